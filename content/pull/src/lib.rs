@@ -1,0 +1,1 @@
+//! Which ranges of which blobs to ask from whom. No I/O, no clock.

@@ -1,0 +1,1 @@
+//! What a job needs: manifests, layer builders, the store, unpacked trees, eviction.

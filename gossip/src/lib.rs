@@ -1,0 +1,1 @@
+//! Who is there and what they offer: membership, adverts, election. No I/O, no clock.

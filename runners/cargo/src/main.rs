@@ -1,0 +1,2 @@
+//! cargo-maelstrom
+fn main() {}

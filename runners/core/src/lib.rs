@@ -1,0 +1,1 @@
+//! What all test runners share: configuration, filters, directives, the test record, the UI, the client library.

@@ -1,0 +1,2 @@
+//! maelstrom-run
+fn main() {}

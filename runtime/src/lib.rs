@@ -1,0 +1,1 @@
+//! How one job runs here: launcher, containers, outcomes.

@@ -1,0 +1,1 @@
+//! Thousands of the shipped gossip and dispatch cores under virtual time and faults.
