@@ -81,6 +81,62 @@ pub enum ContainerUse {
     Group,
 }
 
+impl ImageUse {
+    /// All members, in the order of the documentation.
+    pub const ALL: [ImageUse; 3] = [
+        ImageUse::Layers,
+        ImageUse::Environment,
+        ImageUse::WorkingDirectory,
+    ];
+
+    /// The name in specifications.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ImageUse::Layers => "layers",
+            ImageUse::Environment => "environment",
+            ImageUse::WorkingDirectory => "working_directory",
+        }
+    }
+}
+
+impl From<ImageUse> for ContainerUse {
+    fn from(member: ImageUse) -> Self {
+        match member {
+            ImageUse::Layers => ContainerUse::Layers,
+            ImageUse::Environment => ContainerUse::Environment,
+            ImageUse::WorkingDirectory => ContainerUse::WorkingDirectory,
+        }
+    }
+}
+
+impl ContainerUse {
+    /// All members, in the order of the documentation.
+    pub const ALL: [ContainerUse; 8] = [
+        ContainerUse::Layers,
+        ContainerUse::Environment,
+        ContainerUse::WorkingDirectory,
+        ContainerUse::EnableWritableFileSystem,
+        ContainerUse::Mounts,
+        ContainerUse::Network,
+        ContainerUse::User,
+        ContainerUse::Group,
+    ];
+
+    /// The name in specifications.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ContainerUse::Layers => "layers",
+            ContainerUse::EnableWritableFileSystem => "enable_writable_file_system",
+            ContainerUse::Environment => "environment",
+            ContainerUse::WorkingDirectory => "working_directory",
+            ContainerUse::Mounts => "mounts",
+            ContainerUse::Network => "network",
+            ContainerUse::User => "user",
+            ContainerUse::Group => "group",
+        }
+    }
+}
+
 /// One step of building an environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EnvironmentElement {
