@@ -1,7 +1,8 @@
+use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf, time::Duration};
 
 /// How a job ended that could be started.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobOutcome {
     /// How the program ended.
     pub status: JobStatus,
@@ -10,7 +11,7 @@ pub struct JobOutcome {
 }
 
 /// How the program of a job ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobStatus {
     /// By itself, with this code.
     Exited(u8),
@@ -30,7 +31,7 @@ impl JobStatus {
 }
 
 /// What a program left behind.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobEffects {
     /// What it wrote to its standard output.
     pub stdout: JobOutput,
@@ -43,10 +44,13 @@ pub struct JobEffects {
     /// Paths that the program looked for in vain and that the client's machine has. Only filled
     /// in for jobs that were run to find this out.
     pub missing: Vec<PathBuf>,
+    /// Sentences that whoever reads the outcome should see, such as why an output file was left
+    /// behind.
+    pub notes: Vec<String>,
 }
 
 /// A regular file brought back out of a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputFile {
     /// Its absolute path inside the container.
     pub path: PathBuf,
@@ -58,7 +62,7 @@ pub struct OutputFile {
 
 /// What was captured of one output stream. The stream is always drained, so that a chatty
 /// program never blocks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobOutput {
     /// Nothing was written.
     #[default]
@@ -93,7 +97,7 @@ impl JobOutput {
 }
 
 /// Why a job has no outcome.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobError {
     /// The fault of the job: a program that does not exist, a working directory that is missing.
     Execution(String),
