@@ -10,9 +10,15 @@ mod container;
 mod environment;
 mod image_uri;
 mod job;
+mod json_text;
 mod layer;
 mod mount;
 mod outcome;
+mod parse;
+mod source;
+mod template;
+mod toml_text;
+mod value;
 
 pub use collapse::{
     Ancestry, CollapseError, Collapsed, CollapsedImage, ContainerCheckError, ancestry,
@@ -27,6 +33,15 @@ pub use environment::{
 };
 pub use image_uri::{ImageUri, ImageUriError, RegistryReference};
 pub use job::{CaptureFileSystemChanges, JobSpec, WindowSize};
+pub use json_text::{json_problem, parse_json};
 pub use layer::{LayerSpec, PrefixOptions, SymlinkSpec};
 pub use mount::{Device, Mount};
 pub use outcome::{JobEffects, JobError, JobOutcome, JobOutput, JobStatus, OutputFile};
+pub use parse::{
+    CONTAINER_KEYS, ContainerFields, NamedContainer, ParseOptions, parse_containers, parse_job,
+    parse_outputs, parse_timeout,
+};
+pub use source::{Excerpt, Problem, Source, SourceError};
+pub use template::{TemplateError, TemplateVariables, expand_template};
+pub use toml_text::{parse_toml, toml_string_span};
+pub use value::{Entry, Fields, IntegerBounds, Node, Value};
