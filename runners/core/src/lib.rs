@@ -1,1 +1,5 @@
 //! What all test runners share: configuration, filters, directives, the test record, the UI, the client library.
+
+pub mod config;
+pub mod excerpt;
+pub mod size;
