@@ -1,0 +1,204 @@
+//! Starting the program of a job.
+
+use crate::{
+    container::Blame,
+    job::ContainerJob,
+    slot_process::Surroundings,
+    sys::{self, Failure},
+};
+use rustix::{fd::AsRawFd, io::Errno, process::Pid};
+use std::{
+    ffi::{CString, c_char, c_int, c_void},
+    path::Path,
+    ptr,
+};
+
+/// Everything that the new process needs, laid out so that it neither allocates nor locks: it
+/// shares its memory with its parent until it executes the program.
+struct Plan {
+    candidates: Vec<CString>,
+    argv: Vec<*const c_char>,
+    envp: Vec<*const c_char>,
+    stdin: c_int,
+    stdout: c_int,
+    stderr: c_int,
+    terminal: Option<c_int>,
+    failed: Option<(Step, c_int)>,
+}
+
+#[derive(Clone, Copy)]
+enum Step {
+    Session,
+    Streams,
+    Terminal,
+    Execute,
+}
+
+/// Starts the program. The working directory and everything else around it is in place.
+pub(crate) fn spawn(job: &ContainerJob, around: &Surroundings<'_>) -> Result<Pid, Blame> {
+    let arguments = std::iter::once(&job.program)
+        .chain(&job.arguments)
+        .map(|argument| sys::c_string("an argument", argument.as_str()))
+        .collect::<Result<Vec<_>, Failure>>()
+        .map_err(Blame::job)?;
+    let environment = job
+        .environment
+        .iter()
+        .map(|(name, value)| sys::c_string("an environment variable", format!("{name}={value}")))
+        .collect::<Result<Vec<_>, Failure>>()
+        .map_err(Blame::job)?;
+    let terminal = around.terminal.map(AsRawFd::as_raw_fd);
+    let mut plan = Plan {
+        candidates: candidates(job).map_err(Blame::job)?,
+        argv: pointers(&arguments),
+        envp: pointers(&environment),
+        stdin: terminal.unwrap_or(around.null.as_raw_fd()),
+        stdout: terminal.unwrap_or(around.stdout.as_raw_fd()),
+        stderr: terminal.unwrap_or(around.stderr.as_raw_fd()),
+        terminal,
+        failed: None,
+    };
+    let mut stack = vec![0_u128; 4096];
+    // SAFETY: the child runs on a stack of its own, in memory that outlives it, while this
+    // thread is suspended; `child` keeps to calls that are safe there.
+    let pid = unsafe {
+        libc::clone(
+            child,
+            stack.as_mut_ptr_range().end.cast(),
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+            (&raw mut plan).cast(),
+        )
+    };
+    // SAFETY: the child has executed the program or ended; its writes are visible here.
+    let failed = unsafe { ptr::read_volatile(&raw const plan.failed) };
+    match (failed, Pid::from_raw(pid.max(0))) {
+        (Some((step, errno)), _) => Err(explain(job, step, Errno::from_raw_os_error(errno))),
+        (None, Some(pid)) => Ok(pid),
+        (None, None) => Err(Blame::Machine(format!(
+            "starting a process in the container: {}",
+            std::io::Error::last_os_error()
+        ))),
+    }
+}
+
+/// What to try to execute, in order.
+fn candidates(job: &ContainerJob) -> Result<Vec<CString>, Failure> {
+    let path = job
+        .environment
+        .iter()
+        .find(|(name, _)| name == "PATH")
+        .map(|(_, value)| value.as_str());
+    let mut candidates = Vec::new();
+    if let Some(path) = path
+        && !job.program.contains('/')
+    {
+        for directory in path.split(':').filter(|directory| !directory.is_empty()) {
+            candidates.push(format!("{directory}/{}", job.program));
+        }
+    }
+    candidates.push(job.program.clone());
+    candidates
+        .into_iter()
+        .map(|candidate| sys::c_string("the program's name", candidate))
+        .collect()
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    strings
+        .iter()
+        .map(|string| string.as_ptr())
+        .chain([ptr::null()])
+        .collect()
+}
+
+/// The new process, until it is the program.
+extern "C" fn child(plan: *mut c_void) -> c_int {
+    // SAFETY: `spawn` passes a plan that outlives this process's use of it.
+    let plan = unsafe { &mut *plan.cast::<Plan>() };
+    let (step, errno) = become_program(plan);
+    plan.failed = Some((step, errno));
+    // SAFETY: ends this process without running the handlers of its parent.
+    unsafe { libc::_exit(127) }
+}
+
+fn become_program(plan: &Plan) -> (Step, c_int) {
+    // SAFETY (whole function): plain system calls on values that `spawn` laid out.
+    let errno = || unsafe { *libc::__errno_location() };
+    // SAFETY: see above.
+    unsafe {
+        if libc::setsid() < 0 {
+            return (Step::Session, errno());
+        }
+        for (from, to) in [(plan.stdin, 0), (plan.stdout, 1), (plan.stderr, 2)] {
+            // Descriptors below 3 were closed or replaced by the slot; these are all above.
+            if libc::dup2(from, to) < 0 {
+                return (Step::Streams, errno());
+            }
+        }
+        if let Some(terminal) = plan.terminal
+            && libc::ioctl(terminal, libc::TIOCSCTTY, 0) < 0
+        {
+            return (Step::Terminal, errno());
+        }
+        // Rust programs ignore this one, and a child would inherit that.
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        let mut denied = false;
+        let last = plan.candidates.len() - 1;
+        for (index, candidate) in plan.candidates.iter().enumerate() {
+            if index < last && libc::access(candidate.as_ptr(), libc::X_OK) < 0 {
+                denied |= errno() == libc::EACCES;
+                continue;
+            }
+            if index < last && is_directory(candidate.as_ptr()) {
+                continue;
+            }
+            libc::execve(candidate.as_ptr(), plan.argv.as_ptr(), plan.envp.as_ptr());
+            let failure = errno();
+            let failure = if denied && failure == libc::ENOENT {
+                libc::EACCES
+            } else {
+                failure
+            };
+            return (Step::Execute, failure);
+        }
+        (Step::Execute, libc::ENOENT)
+    }
+}
+
+fn is_directory(path: *const c_char) -> bool {
+    // SAFETY: `path` is a C string, and `stat` is written to before it is read.
+    unsafe {
+        let mut stat = std::mem::zeroed::<libc::stat>();
+        libc::stat(path, &raw mut stat) == 0 && stat.st_mode & libc::S_IFMT == libc::S_IFDIR
+    }
+}
+
+/// What to tell a person about a program that could not be started.
+fn explain(job: &ContainerJob, step: Step, errno: Errno) -> Blame {
+    let doing = match step {
+        Step::Session => "creating a session",
+        Step::Streams => "connecting the standard streams",
+        Step::Terminal => "taking control of the terminal",
+        Step::Execute => {
+            return Blame::Job(format!(
+                "executing {}: {}{}",
+                job.program,
+                sys::describe(errno),
+                reason(job, errno)
+            ));
+        }
+    };
+    Blame::Machine(format!("{doing}: {}", sys::describe(errno)))
+}
+
+/// More than the kernel's words, where they mislead.
+fn reason(job: &ContainerJob, errno: Errno) -> &'static str {
+    match errno {
+        Errno::NOENT if job.program.contains('/') && Path::new(&job.program).exists() => {
+            " (the program is there, but the loader or interpreter that it names is not in the \
+             container)"
+        }
+        Errno::NOEXEC => " (not a program for this kind of machine)",
+        _ => "",
+    }
+}

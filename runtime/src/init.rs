@@ -1,0 +1,207 @@
+//! The first process of a container.
+//!
+//! It builds the container around itself, starts the program as its child, waits for it, and
+//! ends what the program left running. The program is not process 1 itself, because the kernel
+//! treats that one differently: signals that it sends to itself are ignored, and `abort` looks
+//! like something else. Process 1 still is what the whole container dies with.
+
+use crate::{
+    container::{self, Blame},
+    exec,
+    job::{ContainerJob, Privileges},
+    outputs,
+    slot_process::Surroundings,
+    sys::{self, Doing},
+    wire::{self, Stream},
+};
+use maelstrom_spec::JobStatus;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fd::{AsFd, AsRawFd, OwnedFd},
+    io::Errno,
+    process::{DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+/// What a container tells its slot at its end. Small enough for a pipe to hold it whole.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum InitReport {
+    Execution(String),
+    System(String),
+    Ended {
+        status: JobStatus,
+        duration: Duration,
+        missing: Vec<PathBuf>,
+        notes: Vec<String>,
+    },
+}
+
+impl From<Blame> for InitReport {
+    fn from(blame: Blame) -> Self {
+        match blame {
+            Blame::Job(message) => InitReport::Execution(message),
+            Blame::Machine(message) => InitReport::System(message),
+        }
+    }
+}
+
+/// Runs the container in this process, which has just been forked into its namespaces.
+pub(crate) fn run(job: &ContainerJob, around: &Surroundings<'_>) -> ! {
+    let report = match run_job(job, around) {
+        Ok(report) => report,
+        Err(blame) => blame.into(),
+    };
+    let _ = wire::write_frame(Stream(around.report.as_fd()), &report);
+    // SAFETY: ends the process without running the handlers of the one it was forked from.
+    unsafe { libc::_exit(0) }
+}
+
+fn run_job(job: &ContainerJob, around: &Surroundings<'_>) -> Result<InitReport, Blame> {
+    die_with_slot(around.slot)?;
+    sys::map_ids((job.user, job.group), around.ids)?;
+    // What this process inherited from its slot is nobody's business inside.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .doing(|| "protecting the first process of the container".to_owned())?;
+    let umask = rustix::process::umask(rustix::fs::Mode::empty());
+    container::enter(job, around)?;
+    rustix::process::umask(umask);
+    limit_capabilities(job.privileges)?;
+    close_all_but(&[
+        around.report,
+        around.stdout,
+        around.stderr,
+        around.null,
+        around.terminal.unwrap_or(around.null),
+        around.host_root,
+        around.outputs.unwrap_or(around.null),
+    ]);
+
+    let started = Instant::now();
+    let program = exec::spawn(job, around)?;
+    let status = wait_for(program);
+    let duration = started.elapsed();
+    end_the_rest();
+    let mut notes = Vec::new();
+    if let Some(into) = around.outputs {
+        outputs::collect(job, into, &mut notes);
+    }
+    Ok(InitReport::Ended {
+        status,
+        duration,
+        missing: Vec::new(),
+        notes,
+    })
+}
+
+fn die_with_slot(slot: &OwnedFd) -> Result<(), Blame> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .doing(|| "tying the container to its slot".to_owned())?;
+    // The slot may have ended before the line above.
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    match poll(&mut [PollFd::new(slot, PollFlags::IN)], Some(&at_once)) {
+        Ok(0) | Err(_) => Ok(()),
+        Ok(_) => Err(Blame::Machine("the slot has ended".to_owned())),
+    }
+}
+
+/// Takes from the bounding set what the program must not get, even as user 0.
+fn limit_capabilities(privileges: Privileges) -> Result<(), Blame> {
+    use rustix::thread::CapabilitySet as C;
+    let kept = match privileges {
+        Privileges::Namespace => return Ok(()),
+        Privileges::None => C::empty(),
+        Privileges::Files => {
+            C::CHOWN
+                | C::DAC_OVERRIDE
+                | C::DAC_READ_SEARCH
+                | C::FOWNER
+                | C::FSETID
+                | C::KILL
+                | C::SETGID
+                | C::SETUID
+                | C::SETPCAP
+                | C::SETFCAP
+                | C::NET_BIND_SERVICE
+                | C::SYS_CHROOT
+                | C::MKNOD
+        }
+    };
+    for number in 0..64 {
+        let capability = C::from_bits_retain(1 << number);
+        if kept.contains(capability) {
+            continue;
+        }
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            Ok(()) => {}
+            // Past the last one that this kernel knows.
+            Err(Errno::INVAL) => break,
+            Err(errno) => {
+                return Err(Err::<(), _>(errno)
+                    .doing(|| "dropping capabilities".to_owned())
+                    .unwrap_err()
+                    .into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Closes every descriptor but these and the standard ones.
+fn close_all_but(kept: &[&OwnedFd]) {
+    let mut kept: Vec<_> = kept.iter().map(|fd| fd.as_raw_fd() as u32).collect();
+    kept.sort_unstable();
+    kept.push(u32::MAX);
+    let mut first = 3;
+    for next in kept {
+        if next > first {
+            let last = if next == u32::MAX { next } else { next - 1 };
+            // SAFETY: nothing in this process uses what is closed here.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
+        first = next.saturating_add(1);
+    }
+}
+
+/// Waits for the program, and meanwhile for orphans.
+fn wait_for(program: Pid) -> JobStatus {
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == program => return job_status(status),
+            Ok(_) | Err(Errno::INTR) => {}
+            // Cannot be: the program has not been waited for.
+            Err(_) => return JobStatus::Signaled(0),
+        }
+    }
+}
+
+fn job_status(status: WaitStatus) -> JobStatus {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => JobStatus::Exited(code as u8),
+        (None, Some(signal)) => JobStatus::Signaled(signal as u8),
+        (None, None) => JobStatus::Signaled(0),
+    }
+}
+
+/// Ends every other process, so that nothing of this job is alive when it is reported.
+fn end_the_rest() {
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some(_)) => {}
+            Err(Errno::CHILD) => return,
+            Ok(None) | Err(_) => break,
+        }
+    }
+    // SAFETY: from inside a PID namespace this reaches all of its processes but this one.
+    unsafe { libc::kill(-1, libc::SIGKILL) };
+    while !matches!(
+        rustix::process::wait(WaitOptions::empty()),
+        Err(Errno::CHILD)
+    ) {}
+}

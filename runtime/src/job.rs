@@ -1,0 +1,161 @@
+//! What a slot is asked to run: a container whose layers are directories on this machine.
+
+use maelstrom_spec::{Device, Network, WindowSize};
+use serde::{Deserialize, Serialize};
+use std::{path::PathBuf, time::Duration};
+
+/// One program in one container, ready to run on this machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ContainerJob {
+    /// `argv[0]`, and what is looked up: a path where it holds a `/`, else a name in the `PATH`
+    /// of [`Self::environment`].
+    pub program: String,
+    /// `argv[1..]`.
+    pub arguments: Vec<String>,
+    /// The whole environment; nothing else leaks in.
+    pub environment: Vec<(String, String)>,
+    /// Where the program starts, inside the container.
+    pub working_directory: PathBuf,
+    /// Unpacked layers on this machine, lowest first. At least one.
+    pub layers: Vec<PathBuf>,
+    /// What becomes of writes to the root file system.
+    pub root: Root,
+    /// Mounts, in the order in which they are made.
+    pub mounts: Vec<ContainerMount>,
+    /// What network the program sees.
+    pub network: JobNetwork,
+    /// User id inside the container.
+    pub user: u32,
+    /// Group id inside the container.
+    pub group: u32,
+    /// What the program may do beyond what its user may do.
+    pub privileges: Privileges,
+    /// How long the program may run. `None`: no limit.
+    pub timeout: Option<Duration>,
+    /// How many bytes of each output stream are kept.
+    pub inline_limit_bytes: u64,
+    /// Globs of files that are brought back. Relative ones start at the working directory.
+    pub outputs: Vec<String>,
+    /// Whether to find out which paths the program looks for in vain. Slow.
+    pub trace_missing: bool,
+    /// Whether the standard streams are a terminal that is handed over beside this message.
+    pub terminal: Option<TerminalSize>,
+}
+
+impl Default for ContainerJob {
+    fn default() -> Self {
+        Self {
+            program: String::new(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            working_directory: PathBuf::from("/"),
+            layers: Vec::new(),
+            root: Root::ReadOnly,
+            mounts: Vec::new(),
+            network: JobNetwork::Disabled,
+            user: 0,
+            group: 0,
+            privileges: Privileges::Namespace,
+            timeout: None,
+            inline_limit_bytes: 1_000_000,
+            outputs: Vec::new(),
+            trace_missing: false,
+            terminal: None,
+        }
+    }
+}
+
+/// What becomes of writes to the root file system of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Root {
+    /// They fail.
+    ReadOnly,
+    /// They are thrown away with the container.
+    Discard,
+    /// They are kept in `upper`, in overlayfs' format. Both directories exist, empty, on one
+    /// file system.
+    Capture {
+        /// Receives the changes.
+        upper: PathBuf,
+        /// Scratch space.
+        work: PathBuf,
+    },
+}
+
+/// What a program may do beyond what its user id may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Privileges {
+    /// No capabilities.
+    None,
+    /// What root does to files and processes (owners, modes, other users' files, signals), but
+    /// nothing that changes mounts, networks or the kernel.
+    Files,
+    /// Every capability over the namespaces of the container, whose network it then also owns.
+    Namespace,
+}
+
+/// What network a container sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobNetwork {
+    /// Nothing, not even loopback.
+    Disabled,
+    /// Loopback of its own.
+    Loopback,
+    /// The network of this machine.
+    Local,
+}
+
+impl From<Network> for JobNetwork {
+    fn from(network: Network) -> Self {
+        match network {
+            Network::Disabled => JobNetwork::Disabled,
+            Network::Loopback => JobNetwork::Loopback,
+            Network::Local => JobNetwork::Local,
+        }
+    }
+}
+
+/// A mount with everything in it resolved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum ContainerMount {
+    /// `source` is absolute, on this machine.
+    Bind {
+        mount_point: PathBuf,
+        source: PathBuf,
+        read_only: bool,
+    },
+    /// A name from [`Device::name`], mounted at `/dev/<name>`.
+    Device { name: String },
+    Devpts { mount_point: PathBuf },
+    Mqueue { mount_point: PathBuf },
+    Proc { mount_point: PathBuf },
+    Sys { mount_point: PathBuf },
+    Tmp { mount_point: PathBuf },
+}
+
+impl ContainerMount {
+    /// The mount of one device.
+    pub fn device(device: Device) -> Self {
+        ContainerMount::Device {
+            name: device.name().to_owned(),
+        }
+    }
+}
+
+/// The size of a terminal, in character cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct TerminalSize {
+    pub rows: u16,
+    pub columns: u16,
+}
+
+impl From<WindowSize> for TerminalSize {
+    fn from(size: WindowSize) -> Self {
+        Self {
+            rows: size.rows,
+            columns: size.columns,
+        }
+    }
+}

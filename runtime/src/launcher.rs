@@ -1,0 +1,280 @@
+//! The helper process that slots are forked from, and its handle.
+//!
+//! A process with many threads and much memory is a bad parent for containers: forking it copies
+//! page tables and may deadlock the child. So the client forks one small process at its start,
+//! before it has threads; that process enters a user namespace and forks one process for each
+//! slot on request.
+
+use crate::{
+    base, seccomp,
+    slot::Slot,
+    slot_process::{self, FromSlot, SlotConfig},
+    sys::{self, Doing, Failure},
+    wire::{self, Stream},
+};
+use rustix::{
+    fd::{AsFd, BorrowedFd, OwnedFd},
+    io::Errno,
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    },
+    process::Signal,
+    thread::{UnshareFlags, unshare_unsafe},
+};
+use std::{
+    io::{IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    path::PathBuf,
+    sync::Mutex,
+};
+
+/// Why no container can be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The helper process could not be made or has gone.
+    #[error("cannot start the helper process that makes containers: {0}")]
+    Launcher(String),
+    /// The kernel refused a step of setting up a slot.
+    #[error("this machine cannot run containers: {message}\n{advice}")]
+    Unsupported {
+        /// The step and the kernel's answer.
+        message: String,
+        /// What to do about it.
+        advice: String,
+    },
+}
+
+/// The process that slots are forked from. When the last handle goes, so do all its slots and
+/// whatever runs in them.
+#[derive(Debug)]
+pub struct Launcher {
+    control: Mutex<OwnedFd>,
+}
+
+impl Launcher {
+    /// Forks the launcher. Call this first thing in `main`: it must be done before the process
+    /// has threads.
+    ///
+    /// # Errors
+    ///
+    /// Only if the process cannot fork. What the kernel lacks for containers shows in
+    /// [`Self::slot`].
+    pub fn start() -> Result<Self, StartError> {
+        let broken = |errno: Errno| StartError::Launcher(sys::describe(errno));
+        let (ours, theirs) = socket_pair().map_err(broken)?;
+        let parent = rustix::process::getpid();
+        // SAFETY: the child runs only code of this crate, which takes no lock that another
+        // thread could hold; glibc keeps its allocator usable in the child of a fork.
+        match unsafe { libc::fork() } {
+            -1 => Err(StartError::Launcher(
+                std::io::Error::last_os_error().to_string(),
+            )),
+            0 => {
+                drop(ours);
+                launcher_process(theirs, parent)
+            }
+            _ => Ok(Self {
+                control: Mutex::new(ours),
+            }),
+        }
+    }
+
+    /// Makes a slot that runs one job at a time. `layers_root` is the directory below which the
+    /// layers of its jobs will be.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Unsupported`] says what this machine lacks and how to enable it.
+    pub fn slot(&self, layers_root: PathBuf) -> Result<Slot, StartError> {
+        let gone = |error: std::io::Error| StartError::Launcher(error.to_string());
+        let (ours, theirs) = socket_pair().map_err(|errno| gone(errno.into()))?;
+        let config = SlotConfig { layers_root };
+        let mut frame = Vec::new();
+        wire::write_frame(&mut frame, &config).map_err(gone)?;
+        {
+            let control = self.control.lock().unwrap_or_else(|e| e.into_inner());
+            send_with_descriptor(control.as_fd(), &frame, Some(theirs.as_fd())).map_err(gone)?;
+        }
+        drop(theirs);
+        match wire::read_frame(Stream(ours.as_fd())).map_err(gone)? {
+            Some(FromSlot::Ready) => Ok(Slot::new(ours)),
+            Some(FromSlot::Failed { message, advice }) => {
+                Err(StartError::Unsupported { message, advice })
+            }
+            _ => Err(StartError::Launcher("it has ended".to_owned())),
+        }
+    }
+}
+
+/// A connected pair of streams that no program inherits.
+fn socket_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+}
+
+/// Sends bytes, the first of which carry a descriptor.
+pub(crate) fn send_with_descriptor(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptor: Option<BorrowedFd<'_>>,
+) -> std::io::Result<()> {
+    let mut sent = 0;
+    if let Some(descriptor) = descriptor {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [descriptor];
+        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        sent = rustix::net::sendmsg(
+            socket,
+            &[IoSlice::new(bytes)],
+            &mut ancillary,
+            SendFlags::NOSIGNAL,
+        )?;
+    }
+    std::io::Write::write_all(&mut Stream(socket), &bytes[sent..])
+}
+
+/// Reads a frame whose first bytes may carry a descriptor.
+pub(crate) fn receive_with_descriptor<T: serde::de::DeserializeOwned>(
+    socket: BorrowedFd<'_>,
+) -> std::io::Result<Option<(T, Option<OwnedFd>)>> {
+    let mut header = [0; 4];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let first = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(
+            socket,
+            &mut [IoSliceMut::new(&mut header)],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        )
+    })?
+    .bytes;
+    if first == 0 {
+        return Ok(None);
+    }
+    let mut descriptor = None;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            descriptor = descriptors.into_iter().next().or(descriptor);
+        }
+    }
+    let rest = std::io::Read::chain(&header[..first], Stream(socket));
+    Ok(wire::read_frame(rest)?.map(|frame| (frame, descriptor)))
+}
+
+/// Namespaces and ids that every slot starts from.
+pub(crate) struct Host {
+    pub(crate) user: u32,
+    pub(crate) group: u32,
+}
+
+/// The launcher itself: never returns.
+fn launcher_process(control: OwnedFd, parent: rustix::process::Pid) -> ! {
+    let code = match launcher_loop(&control, parent) {
+        Ok(()) => 0,
+        Err(_) => 1,
+    };
+    // SAFETY: ends the process without running the handlers of the one it was forked from.
+    unsafe { libc::_exit(code) }
+}
+
+fn launcher_loop(control: &OwnedFd, parent: rustix::process::Pid) -> std::io::Result<()> {
+    die_with_parent(parent)?;
+    // Out of reach of the terminal's Ctrl-C, which is for the client.
+    rustix::process::setpgid(None, None)?;
+    // SAFETY: no handler is installed; exited slots need no reaping.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    detach_from_standard_streams()?;
+    let host = enter_namespaces();
+    let launcher = rustix::process::getpid();
+    while let Some((config, descriptor)) =
+        receive_with_descriptor::<SlotConfig>(control.as_fd())?
+    {
+        let Some(slot_control) = descriptor else {
+            continue;
+        };
+        // SAFETY: this process has a single thread.
+        match unsafe { libc::fork() } {
+            0 => {
+                let ended = die_with_parent(launcher).and_then(|()| {
+                    // SAFETY: back to the default, so that containers can be waited for.
+                    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+                    slot_process::run(slot_control, &config, &host)
+                });
+                // SAFETY: as in `launcher_process`.
+                unsafe { libc::_exit(i32::from(ended.is_err())) }
+            }
+            -1 => {
+                let failed = FromSlot::Failed {
+                    message: format!("forking: {}", std::io::Error::last_os_error()),
+                    advice: "Check the limit on processes (ulimit -u).".to_owned(),
+                };
+                let _ = wire::write_frame(Stream(slot_control.as_fd()), &failed);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Points the standard streams nowhere, so that a reader of the client's output sees its end when
+/// the client ends, and so that no other descriptor gets their numbers.
+fn detach_from_standard_streams() -> std::io::Result<()> {
+    let null = rustix::fs::open(
+        "/dev/null",
+        rustix::fs::OFlags::RDWR,
+        rustix::fs::Mode::empty(),
+    )?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    if rustix::fd::AsRawFd::as_raw_fd(&null) < 3 {
+        std::mem::forget(null);
+    }
+    Ok(())
+}
+
+/// Ends this process when its parent ends, also if that has happened already.
+fn die_with_parent(parent: rustix::process::Pid) -> std::io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    if rustix::process::getppid() != Some(parent) {
+        return Err(Errno::SRCH.into());
+    }
+    Ok(())
+}
+
+/// Enters the user namespace in which slots have their privileges.
+fn enter_namespaces() -> Result<Host, Failure> {
+    let user = rustix::process::geteuid().as_raw();
+    let group = rustix::process::getegid().as_raw();
+    // Supplementary groups would give containers access to what those groups may reach. Only
+    // root may drop them.
+    let _ = rustix::thread::set_thread_groups(&[]);
+    // SAFETY: this process has a single thread.
+    unsafe { unshare_unsafe(UnshareFlags::NEWUSER) }
+        .doing(|| "creating a user namespace".to_owned())?;
+    sys::map_ids((user, group), (user, group))?;
+    // SAFETY: as above.
+    unsafe {
+        unshare_unsafe(
+            UnshareFlags::NEWNS
+                | UnshareFlags::NEWIPC
+                | UnshareFlags::NEWUTS
+                | UnshareFlags::NEWCGROUP,
+        )
+    }
+    .doing(|| "creating mount, IPC, UTS and cgroup namespaces".to_owned())?;
+    rustix::system::sethostname(base::HOST_NAME.as_bytes())
+        .doing(|| "setting the host name of containers".to_owned())?;
+    base::make_mounts_private()?;
+    rustix::thread::set_no_new_privs(true).doing(|| "setting no_new_privs".to_owned())?;
+    seccomp::install().doing(|| "installing the system call filter".to_owned())?;
+    Ok(Host { user, group })
+}

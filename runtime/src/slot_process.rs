@@ -1,0 +1,650 @@
+//! The process behind a slot: runs one container after another.
+
+use crate::{
+    base::{self, HostMounts},
+    check,
+    init::{self, InitReport},
+    job::{ContainerJob, ContainerMount, Root},
+    launcher::{Host, receive_with_descriptor},
+    network::Networks,
+    outputs,
+    sys::{self, Child, Doing, Failure},
+    wire::{self, Stream},
+};
+use maelstrom_spec::{JobEffects, JobError, JobOutcome, JobOutput, JobStatus};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fd::{AsFd, OwnedFd},
+    fs::{Mode, OFlags},
+    io::Errno,
+    mount::UnmountFlags,
+    pipe::PipeFlags,
+    process::{Signal, WaitOptions},
+    thread::LinkNameSpaceType,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    borrow::Cow,
+    io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// What a slot is told when it is made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SlotConfig {
+    pub(crate) layers_root: PathBuf,
+}
+
+/// From the client to the slot.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToSlot<'a> {
+    Run { number: u64, job: Cow<'a, ContainerJob> },
+    Cancel { number: u64 },
+}
+
+/// From the slot to the client.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromSlot {
+    Ready,
+    Failed { message: String, advice: String },
+    Finished(Result<JobOutcome, JobError>),
+}
+
+/// How long a program runs before its output is read while it runs. Most tests end sooner, and
+/// then cost no wake-up; the pipe holds what they write.
+const QUIET: Duration = Duration::from_millis(10);
+
+/// Runs the slot until its client goes away.
+pub(crate) fn run(
+    control: OwnedFd,
+    config: &SlotConfig,
+    host: &Result<Host, Failure>,
+) -> io::Result<()> {
+    let slot = match host {
+        Ok(host) => SlotProcess::new(&control, config, host),
+        Err(failure) => Err(failure.clone()),
+    };
+    let mut slot = match slot {
+        Ok(slot) => slot,
+        Err(failure) => {
+            let failed = FromSlot::Failed {
+                message: failure.to_string(),
+                advice: check::advice(&failure),
+            };
+            return wire::write_frame(Stream(control.as_fd()), &failed);
+        }
+    };
+    wire::write_frame(Stream(control.as_fd()), &FromSlot::Ready)?;
+    while let Some((message, terminal)) = receive_with_descriptor::<ToSlot<'_>>(control.as_fd())? {
+        let ToSlot::Run { number, job } = message else {
+            continue;
+        };
+        let result = slot.run(number, &job, terminal)?;
+        wire::write_frame(Stream(control.as_fd()), &FromSlot::Finished(result))?;
+        slot.tidy();
+    }
+    Ok(())
+}
+
+struct SlotProcess<'a> {
+    control: &'a OwnedFd,
+    layers_root: PathBuf,
+    ids: (u32, u32),
+    host: HostMounts,
+    base_namespace: OwnedFd,
+    networks: Networks,
+    /// Where containers report. Kept from job to job.
+    report: (OwnedFd, OwnedFd),
+    null: OwnedFd,
+    this: OwnedFd,
+    /// Ended containers whose processes have not been waited for.
+    unreaped: usize,
+}
+
+/// What a container needs of its slot, besides the job.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) ids: (u32, u32),
+    pub(crate) layers: &'a [PathBuf],
+    pub(crate) report: &'a OwnedFd,
+    pub(crate) stdout: &'a OwnedFd,
+    pub(crate) stderr: &'a OwnedFd,
+    pub(crate) null: &'a OwnedFd,
+    pub(crate) terminal: Option<&'a OwnedFd>,
+    pub(crate) slot: &'a OwnedFd,
+    pub(crate) host_root: &'a OwnedFd,
+    /// Where output files are written to, if the job has any.
+    pub(crate) outputs: Option<&'a OwnedFd>,
+    /// Whether the container has a network namespace that it owns.
+    pub(crate) owns_network: bool,
+}
+
+impl<'a> SlotProcess<'a> {
+    fn new(control: &'a OwnedFd, config: &SlotConfig, host: &Host) -> Result<Self, Failure> {
+        let networks = Networks::new()?;
+        let layers_root = config.layers_root.clone();
+        let host_mounts = base::enter(&layers_root)?;
+        let base_namespace = rustix::fs::open(
+            "/proc/self/ns/mnt",
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .doing(|| "opening /proc/self/ns/mnt".to_owned())?;
+        let null = rustix::fs::open(
+            "/dev/null",
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .doing(|| "opening /dev/null".to_owned())?;
+        let report = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
+            .doing(|| "creating a pipe".to_owned())?;
+        let this = rustix::process::pidfd_open(
+            rustix::process::getpid(),
+            rustix::process::PidfdFlags::empty(),
+        )
+        .doing(|| "opening a process descriptor".to_owned())?;
+        Ok(Self {
+            control,
+            layers_root,
+            ids: (host.user, host.group),
+            host: host_mounts,
+            base_namespace,
+            networks,
+            report,
+            null,
+            this,
+            unreaped: 0,
+        })
+    }
+
+    /// Runs one job. The outer error means that the client has gone.
+    fn run(
+        &mut self,
+        number: u64,
+        job: &ContainerJob,
+        terminal: Option<OwnedFd>,
+    ) -> io::Result<Result<JobOutcome, JobError>> {
+        let mut job = Cow::Borrowed(job);
+        let bound = match self.bind_from_host(&mut job) {
+            Ok(bound) => bound,
+            Err(error) => return Ok(Err(error)),
+        };
+        let result = self.run_prepared(number, &job, terminal.as_ref());
+        for path in bound {
+            let _ = rustix::mount::unmount(&path, UnmountFlags::DETACH);
+            let _ = rustix::fs::unlink(&path).or_else(|_| rustix::fs::rmdir(&path));
+        }
+        result
+    }
+
+    fn run_prepared(
+        &mut self,
+        number: u64,
+        job: &ContainerJob,
+        terminal: Option<&OwnedFd>,
+    ) -> io::Result<Result<JobOutcome, JobError>> {
+        let started = match self.start(job, terminal) {
+            Ok(started) => started,
+            Err(failure) => return Ok(Err(JobError::System(failure.to_string()))),
+        };
+        let mut watch = Watch {
+            slot: self,
+            number,
+            stdout: Capture::new(started.stdout, job.inline_limit_bytes),
+            stderr: Capture::new(started.stderr, job.inline_limit_bytes),
+            outputs: started.outputs,
+            child: started.child,
+            started: Instant::now(),
+            timeout: job.timeout.filter(|timeout| !timeout.is_zero()),
+        };
+        watch.to_the_end()
+    }
+
+    fn start(
+        &mut self,
+        job: &ContainerJob,
+        terminal: Option<&OwnedFd>,
+    ) -> Result<Started, Failure> {
+        let layers = job
+            .layers
+            .iter()
+            .map(|layer| match layer.strip_prefix(&self.layers_root) {
+                Ok(relative) => Ok(Path::new(base::LAYERS).join(relative)),
+                Err(_) => Err(Errno::INVAL).doing(|| {
+                    format!(
+                        "looking for layer {} below {}",
+                        layer.display(),
+                        self.layers_root.display()
+                    )
+                }),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let owns_network = self.networks.switch_to(job)?;
+        let pipe = || {
+            rustix::pipe::pipe_with(PipeFlags::CLOEXEC).doing(|| "creating a pipe".to_owned())
+        };
+        let (stdout, stdout_write) = pipe()?;
+        let (stderr, stderr_write) = pipe()?;
+        let outputs = if job.outputs.is_empty() {
+            None
+        } else {
+            Some(
+                rustix::fs::memfd_create("outputs", rustix::fs::MemfdFlags::CLOEXEC)
+                    .doing(|| "creating a file in memory".to_owned())?,
+            )
+        };
+        let mut namespaces =
+            libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC;
+        if owns_network {
+            namespaces |= libc::CLONE_NEWNET;
+        }
+        // SAFETY: this process has a single thread.
+        let child = unsafe { sys::fork_into(namespaces) }
+            .doing(|| "creating a container's namespaces".to_owned())?;
+        match child {
+            Some(child) => Ok(Started {
+                child,
+                stdout,
+                stderr,
+                outputs,
+            }),
+            None => init::run(
+                job,
+                &Surroundings {
+                    ids: self.ids,
+                    layers: &layers,
+                    report: &self.report.1,
+                    stdout: &stdout_write,
+                    stderr: &stderr_write,
+                    null: &self.null,
+                    terminal,
+                    slot: &self.this,
+                    host_root: &self.host.root,
+                    outputs: outputs.as_ref(),
+                    owns_network,
+                },
+            ),
+        }
+    }
+
+    /// Attaches what a job binds from the client's machine below [`base::BINDS`], so that the
+    /// container's copy is locked, and points the job there.
+    fn bind_from_host(&self, job: &mut Cow<'_, ContainerJob>) -> Result<Vec<PathBuf>, JobError> {
+        let mut bound = Vec::new();
+        let binds = job
+            .mounts
+            .iter()
+            .any(|mount| matches!(mount, ContainerMount::Bind { .. }));
+        if !binds && !matches!(job.root, Root::Capture { .. }) {
+            return Ok(bound);
+        }
+        let job = job.to_mut();
+        let result = self.bind_all(job, &mut bound);
+        if result.is_err() {
+            for path in &bound {
+                let _ = rustix::mount::unmount(path, UnmountFlags::DETACH);
+            }
+        }
+        result.map(|()| bound)
+    }
+
+    fn bind_all(&self, job: &mut ContainerJob, bound: &mut Vec<PathBuf>) -> Result<(), JobError> {
+        for mount in &mut job.mounts {
+            if let ContainerMount::Bind {
+                source, read_only, ..
+            } = mount
+            {
+                let copy = self
+                    .copy_from_host(source, *read_only)
+                    .doing(|| format!("bind mounting {}", source.display()))
+                    .map_err(|failure| JobError::Execution(failure.to_string()))?;
+                *source = place(copy, bound)
+                    .map_err(|failure| JobError::System(failure.to_string()))?;
+            }
+        }
+        if let Root::Capture { upper, work } = &mut job.root {
+            // One mount must hold both, so that overlayfs can rename between them.
+            let parent = common_parent(upper, work).ok_or_else(|| {
+                JobError::System(format!(
+                    "capturing changes: {} and {} have no directory in common",
+                    upper.display(),
+                    work.display()
+                ))
+            })?;
+            let system = |failure: Failure| JobError::System(failure.to_string());
+            let copy = self
+                .copy_from_host(&parent, false)
+                .doing(|| format!("capturing changes in {}", parent.display()))
+                .map_err(system)?;
+            let at = place(copy, bound).map_err(system)?;
+            for path in [upper, work] {
+                if let Ok(relative) = path.strip_prefix(&parent) {
+                    *path = at.join(relative);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A copy of a mount of the machine, which this namespace does not show.
+    fn copy_from_host(&self, path: &Path, read_only: bool) -> Result<OwnedFd, Errno> {
+        let enter = |namespace: &OwnedFd| {
+            rustix::thread::move_into_link_name_space(
+                namespace.as_fd(),
+                Some(LinkNameSpaceType::Mount),
+            )
+        };
+        enter(&self.host.namespace)?;
+        let copy = base::copy_mount(path, true).and_then(|copy| {
+            if read_only {
+                sys::set_read_only(copy.as_fd(), true)?;
+            }
+            Ok(copy)
+        });
+        enter(&self.base_namespace)?;
+        copy
+    }
+
+    /// After a job has been reported: what can wait until then.
+    fn tidy(&mut self) {
+        while self.unreaped > 0 {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some(_)) => self.unreaped -= 1,
+                Ok(None) => break,
+                Err(_) => self.unreaped = 0,
+            }
+        }
+        self.networks.renew_if_used();
+    }
+}
+
+/// Attaches a mount at a fresh place below [`base::BINDS`].
+fn place(copy: OwnedFd, bound: &mut Vec<PathBuf>) -> Result<PathBuf, Failure> {
+    let at = Path::new(base::BINDS).join(bound.len().to_string());
+    let is_directory = rustix::fs::fstat(&copy)
+        .map(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())
+        .doing(|| "reading the type of a bound file".to_owned())?;
+    if is_directory {
+        base::create_directory(&at)?;
+    } else {
+        base::create_file(&at)?;
+    }
+    base::attach(&copy, &at).doing(|| "attaching a bound file".to_owned())?;
+    bound.push(at.clone());
+    Ok(at)
+}
+
+fn common_parent(a: &Path, b: &Path) -> Option<PathBuf> {
+    a.ancestors()
+        .skip(1)
+        .find(|ancestor| b.starts_with(ancestor))
+        .map(Path::to_path_buf)
+}
+
+struct Started {
+    child: Child,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    outputs: Option<OwnedFd>,
+}
+
+/// Why the container was killed by its slot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Killed {
+    TimedOut,
+    Cancelled,
+}
+
+/// A running container, watched from outside.
+struct Watch<'s, 'a> {
+    slot: &'s mut SlotProcess<'a>,
+    number: u64,
+    child: Child,
+    stdout: Capture,
+    stderr: Capture,
+    outputs: Option<OwnedFd>,
+    started: Instant,
+    timeout: Option<Duration>,
+}
+
+impl Watch<'_, '_> {
+    fn to_the_end(&mut self) -> io::Result<Result<JobOutcome, JobError>> {
+        let mut killed = None;
+        // While quiet, output is left in its pipes.
+        let mut quiet = true;
+        loop {
+            let left = match (killed, self.timeout) {
+                (None, Some(timeout)) => Some(timeout.saturating_sub(self.started.elapsed())),
+                _ => None,
+            };
+            let wait = match (quiet, left) {
+                (true, Some(left)) => Some(left.min(QUIET)),
+                (true, None) => Some(QUIET),
+                (false, left) => left,
+            };
+            let events = self.poll(wait, quiet)?;
+            if quiet {
+                quiet = self.started.elapsed() < QUIET;
+            }
+            if events.output {
+                self.stdout.drain()?;
+                self.stderr.drain()?;
+            }
+            if events.report {
+                return self.reported(killed);
+            }
+            if events.ended {
+                return self.ended_without_report(killed);
+            }
+            if events.control && self.read_control()? && killed.is_none() {
+                killed = Some(Killed::Cancelled);
+                self.kill();
+            }
+            if killed.is_none()
+                && self
+                    .timeout
+                    .is_some_and(|timeout| self.started.elapsed() >= timeout)
+            {
+                killed = Some(Killed::TimedOut);
+                self.kill();
+            }
+        }
+    }
+
+    fn poll(&self, wait: Option<Duration>, quiet: bool) -> io::Result<Events> {
+        let read = PollFlags::IN;
+        let mut descriptors = [
+            PollFd::new(&self.slot.report.0, read),
+            PollFd::new(&self.child.pidfd, read),
+            PollFd::new(self.slot.control, read),
+            PollFd::new(&self.stdout.from, read),
+            PollFd::new(&self.stderr.from, read),
+        ];
+        // A closed pipe would report its end for ever.
+        let output_open = !self.stdout.at_end || !self.stderr.at_end;
+        let mut count = 3;
+        if !quiet && output_open {
+            count = 5;
+            if self.stdout.at_end {
+                descriptors.swap(3, 4);
+            }
+            if self.stdout.at_end || self.stderr.at_end {
+                count = 4;
+            }
+        }
+        let timeout = wait.map(|wait| Timespec {
+            tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: wait.subsec_nanos().into(),
+        });
+        match poll(&mut descriptors[..count], timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let any = |descriptor: &PollFd<'_>| !descriptor.revents().is_empty();
+        Ok(Events {
+            report: any(&descriptors[0]),
+            ended: any(&descriptors[1]),
+            control: any(&descriptors[2]),
+            output: descriptors[3..count].iter().any(any),
+        })
+    }
+
+    /// Reads one message. `true`: this job is cancelled. An error: the client has gone.
+    fn read_control(&mut self) -> io::Result<bool> {
+        match wire::read_frame::<ToSlot<'_>>(Stream(self.slot.control.as_fd()))? {
+            Some(ToSlot::Cancel { number }) => Ok(number == self.number),
+            Some(ToSlot::Run { .. }) => Err(io::Error::other("a job while another runs")),
+            None => {
+                self.kill();
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
+        }
+    }
+
+    fn kill(&self) {
+        // The first process of a PID namespace takes all others with it.
+        let _ = rustix::process::pidfd_send_signal(&self.child.pidfd, Signal::KILL);
+    }
+
+    fn reported(&mut self, killed: Option<Killed>) -> io::Result<Result<JobOutcome, JobError>> {
+        self.slot.unreaped += 1;
+        let report = wire::read_frame::<InitReport>(Stream(self.slot.report.0.as_fd()))?
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        // Everything that could write has ended.
+        self.stdout.drain()?;
+        self.stderr.drain()?;
+        let (status, duration, missing, notes) = match report {
+            InitReport::Execution(message) => return Ok(Err(JobError::Execution(message))),
+            InitReport::System(message) => return Ok(Err(JobError::System(message))),
+            InitReport::Ended {
+                status,
+                duration,
+                missing,
+                notes,
+            } => (status, duration, missing, notes),
+        };
+        if killed == Some(Killed::Cancelled) {
+            return Ok(Err(JobError::Cancelled));
+        }
+        let status = match killed {
+            Some(_) => JobStatus::TimedOut,
+            None => status,
+        };
+        let mut outcome = self.outcome(status, duration);
+        outcome.effects.missing = missing;
+        outcome.effects.notes = notes;
+        if let Some(from) = &self.outputs {
+            outcome.effects.outputs = outputs::read(from)?;
+        }
+        Ok(Ok(outcome))
+    }
+
+    fn ended_without_report(
+        &mut self,
+        killed: Option<Killed>,
+    ) -> io::Result<Result<JobOutcome, JobError>> {
+        let _ = rustix::process::waitpid(Some(self.child.pid), WaitOptions::empty());
+        // Between the look at the report and the end, a report may have come.
+        let mut report = [PollFd::new(&self.slot.report.0, PollFlags::IN)];
+        let at_once = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        if killed.is_none() && poll(&mut report, Some(&at_once)) == Ok(1) {
+            let result = self.reported(killed);
+            self.slot.unreaped -= 1;
+            return result;
+        }
+        // A report cut short by the kill must not be taken for the next job's.
+        self.slot.report = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        self.stdout.drain()?;
+        self.stderr.drain()?;
+        Ok(match killed {
+            Some(Killed::TimedOut) => Ok(self.outcome(JobStatus::TimedOut, self.started.elapsed())),
+            Some(Killed::Cancelled) => Err(JobError::Cancelled),
+            None => Err(JobError::System(
+                "the first process of the container was killed from outside, probably because \
+                 the machine is out of memory"
+                    .to_owned(),
+            )),
+        })
+    }
+
+    fn outcome(&mut self, status: JobStatus, duration: Duration) -> JobOutcome {
+        JobOutcome {
+            status,
+            effects: JobEffects {
+                stdout: self.stdout.take(),
+                stderr: self.stderr.take(),
+                duration,
+                ..JobEffects::default()
+            },
+        }
+    }
+}
+
+struct Events {
+    report: bool,
+    ended: bool,
+    control: bool,
+    output: bool,
+}
+
+/// One captured stream.
+struct Capture {
+    from: OwnedFd,
+    at_end: bool,
+    bytes: Vec<u8>,
+    limit_bytes: u64,
+    dropped_bytes: u64,
+}
+
+impl Capture {
+    fn new(from: OwnedFd, limit_bytes: u64) -> Self {
+        let _ = rustix::fs::fcntl_setfl(&from, OFlags::NONBLOCK);
+        Self {
+            from,
+            at_end: false,
+            bytes: Vec::new(),
+            limit_bytes,
+            dropped_bytes: 0,
+        }
+    }
+
+    /// Takes what is there now.
+    fn drain(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 65536];
+        // A pipe holds less than this many buffers, so one that nobody writes to any more is
+        // emptied, and one that is written to as fast as it is read does not hold us for ever.
+        for _ in 0..64 {
+            if self.at_end {
+                break;
+            }
+            match rustix::io::read(&self.from, &mut buffer) {
+                Ok(0) => self.at_end = true,
+                Ok(count) => {
+                    let room = self.limit_bytes.saturating_sub(self.bytes.len() as u64);
+                    let kept = room.min(count as u64) as usize;
+                    self.bytes.extend_from_slice(&buffer[..kept]);
+                    self.dropped_bytes += (count - kept) as u64;
+                }
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self) -> JobOutput {
+        let bytes = std::mem::take(&mut self.bytes);
+        match (bytes.is_empty(), self.dropped_bytes) {
+            (true, 0) => JobOutput::None,
+            (_, 0) => JobOutput::Inline(bytes),
+            (_, dropped_bytes) => JobOutput::Truncated {
+                first: bytes,
+                dropped_bytes,
+            },
+        }
+    }
+}
