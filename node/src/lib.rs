@@ -1,1 +1,12 @@
 //! The node: dispatch over the machine's slots, and the session that clients talk to.
+//!
+//! Today a node lives inside its client and uses the slots of this machine. What it decides with
+//! is `maelstrom-dispatch`; what it runs jobs with is `maelstrom-runtime`; where their layers come
+//! from is `maelstrom-content`.
+
+mod job;
+mod local;
+
+pub use job::{Container, Job, JobEvent, JobId};
+pub use local::Node;
+pub use maelstrom_dispatch::Rank;

@@ -35,6 +35,7 @@ struct Shared {
 struct State {
     /// The number of the job that runs now.
     running: Option<u64>,
+    /// Whether a job was cancelled since the slot was last armed.
     cancelled: bool,
 }
 
@@ -54,6 +55,12 @@ impl Slot {
         Canceller {
             shared: self.shared.clone(),
         }
+    }
+
+    /// Forgets an earlier cancellation. To be called before a job is announced to those who may
+    /// cancel it, so that a cancellation between here and [`Self::run`] is not lost.
+    pub fn arm(&self) {
+        self.shared.lock().cancelled = false;
     }
 
     /// Runs a job to its end.
@@ -86,8 +93,10 @@ impl Slot {
         wire::write_frame(&mut frame, &message).map_err(RunError::gone)?;
         {
             let mut state = self.shared.lock();
+            if state.cancelled {
+                return Err(JobError::Cancelled.into());
+            }
             state.running = Some(self.jobs_run);
-            state.cancelled = false;
             send_with_descriptor(self.shared.control.as_fd(), &frame, terminal)
                 .map_err(RunError::gone)?;
         }
@@ -110,12 +119,12 @@ impl Shared {
 }
 
 impl Canceller {
-    /// Kills the job that the slot is running, if any. Returns at once; [`Slot::run`] then
-    /// returns [`JobError::Cancelled`].
+    /// Kills the job that the slot is running, or else the next one that it is given before
+    /// [`Slot::arm`]. Returns at once; [`Slot::run`] then returns [`JobError::Cancelled`].
     pub fn cancel(&self) {
         let mut state = self.shared.lock();
+        state.cancelled = true;
         if let Some(number) = state.running {
-            state.cancelled = true;
             // If the slot has ended, `run` finds out.
             let _ = wire::write_frame(
                 Stream(self.shared.control.as_fd()),

@@ -52,6 +52,11 @@ pub enum LayerSpec {
         /// How sources become destinations.
         prefix_options: PrefixOptions,
     },
+    /// A layer that exists already. Only programs make these; no file can name one.
+    Built {
+        /// The hash that names it.
+        id: [u8; 32],
+    },
     /// What a command changes when it runs on the layers below this one.
     Command {
         /// The program.

@@ -1,0 +1,71 @@
+use maelstrom_content::LayerId;
+use maelstrom_dispatch::Rank;
+use maelstrom_runtime::{ContainerMount, JobNetwork, Privileges, Root, TerminalSize};
+use maelstrom_spec::{JobError, JobOutcome};
+use std::{fmt, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
+
+/// What a job's program sees around itself, with everything resolved: layers by hash, the
+/// environment evaluated. Many jobs share one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Container {
+    /// Layers, lowest first. At least one.
+    pub layers: Vec<LayerId>,
+    /// The whole environment, sorted by name.
+    pub environment: Vec<(String, String)>,
+    /// Where programs start.
+    pub working_directory: PathBuf,
+    /// What becomes of writes to the root file system.
+    pub root: Root,
+    /// Mounts, in the order in which they are made.
+    pub mounts: Vec<ContainerMount>,
+    /// What network is seen.
+    pub network: JobNetwork,
+    /// User id inside.
+    pub user: u32,
+    /// Group id inside.
+    pub group: u32,
+    /// What programs may do beyond what their user may do.
+    pub privileges: Privileges,
+}
+
+/// One program to run in one container.
+#[derive(Debug)]
+pub struct Job {
+    /// The container.
+    pub container: Arc<Container>,
+    /// A path where it holds a `/`, else a name in the container's `PATH`.
+    pub program: String,
+    /// `argv[1..]`.
+    pub arguments: Vec<String>,
+    /// How long it may run, from its start. `None`: no limit.
+    pub timeout: Option<Duration>,
+    /// How many bytes of each output stream are kept.
+    pub inline_limit_bytes: u64,
+    /// When it runs, compared with others.
+    pub rank: Rank,
+    /// Globs of files that are brought back.
+    pub outputs: Arc<[String]>,
+    /// Whether to find out which paths the program looks for in vain. Slow.
+    pub trace_missing: bool,
+    /// A terminal for its standard streams.
+    pub terminal: Option<(OwnedFd, TerminalSize)>,
+}
+
+/// The number of a job, from 0 in the order of submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(pub u64);
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What happens to a job, in this order.
+#[derive(Debug)]
+pub enum JobEvent {
+    /// It has a slot.
+    Running,
+    /// It is over. Always the last event, and always comes.
+    Completed(Result<JobOutcome, JobError>),
+}

@@ -1,0 +1,249 @@
+use crate::{Job, JobEvent, JobId};
+use maelstrom_content::Store;
+use maelstrom_dispatch::Queue;
+use maelstrom_runtime::{Canceller, ContainerJob, Launcher, RunError, Slot, StartError};
+use maelstrom_spec::{JobError, JobOutcome};
+use std::{
+    collections::HashMap,
+    os::fd::AsFd,
+    sync::{Arc, Condvar, Mutex, MutexGuard},
+    thread::JoinHandle,
+};
+
+type Handler = Box<dyn FnMut(JobId, JobEvent) + Send>;
+
+/// A node that runs jobs on the slots of this machine.
+///
+/// Jobs wait in one queue: higher priority first, then longest expected first. Each slot has a
+/// thread that takes the next one.
+#[derive(Debug)]
+pub struct Node {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    launcher: Launcher,
+    store: Store,
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    next_id: u64,
+    queue: Queue<JobId>,
+    waiting: HashMap<JobId, (Job, Handler)>,
+    /// One entry for each slot that runs a job.
+    running: HashMap<usize, Canceller>,
+    stopping: bool,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State")
+            .field("waiting", &self.waiting.len())
+            .field("running", &self.running.len())
+            .field("stopping", &self.stopping)
+            .finish()
+    }
+}
+
+impl Node {
+    /// Starts a node with this many slots.
+    ///
+    /// # Errors
+    ///
+    /// If this machine cannot run containers; the error says why and what to do.
+    pub fn start(launcher: Launcher, store: Store, slots: usize) -> Result<Self, StartError> {
+        let first = launcher.slot(store.root().to_path_buf())?;
+        let shared = Arc::new(Shared {
+            launcher,
+            store,
+            state: Mutex::default(),
+            work: Condvar::new(),
+        });
+        let mut first = Some(first);
+        let threads = (0..slots.max(1))
+            .map(|index| {
+                let shared = shared.clone();
+                let slot = first.take();
+                std::thread::Builder::new()
+                    .name(format!("slot {index}"))
+                    .stack_size(256 << 10)
+                    .spawn(move || Worker { shared, index }.work(slot))
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| StartError::Launcher(format!("starting a thread: {error}")))?;
+        Ok(Self {
+            shared,
+            threads: Mutex::new(threads),
+        })
+    }
+
+    /// Queues a job and returns at once. The handler is called from another thread for each
+    /// event.
+    pub fn submit(
+        &self,
+        job: Job,
+        handler: impl FnMut(JobId, JobEvent) + Send + 'static,
+    ) -> JobId {
+        let id = self.reserve();
+        self.submit_reserved(id, job, handler);
+        id
+    }
+
+    /// Takes the number of a job that will be submitted later.
+    pub fn reserve(&self) -> JobId {
+        let mut state = self.shared.lock();
+        let id = JobId(state.next_id);
+        state.next_id += 1;
+        id
+    }
+
+    /// Queues a job under a number that was reserved for it.
+    pub fn submit_reserved(
+        &self,
+        id: JobId,
+        job: Job,
+        mut handler: impl FnMut(JobId, JobEvent) + Send + 'static,
+    ) {
+        let mut state = self.shared.lock();
+        if state.stopping {
+            drop(state);
+            handler(id, JobEvent::Completed(Err(JobError::Cancelled)));
+            return;
+        }
+        state.queue.push(id, job.rank);
+        state.waiting.insert(id, (job, Box::new(handler)));
+        drop(state);
+        self.shared.work.notify_one();
+    }
+
+    /// Ends every job: those that wait complete at once, those that run are killed.
+    pub fn cancel_all(&self) {
+        let mut state = self.shared.lock();
+        let waiting = std::mem::take(&mut state.waiting);
+        state.queue = Queue::new();
+        for canceller in state.running.values() {
+            canceller.cancel();
+        }
+        drop(state);
+        for (id, (_, mut handler)) in waiting {
+            handler(id, JobEvent::Completed(Err(JobError::Cancelled)));
+        }
+    }
+
+    /// Cancels everything and waits until nothing runs any more.
+    pub fn stop(&self) {
+        self.shared.lock().stopping = true;
+        self.cancel_all();
+        self.shared.work.notify_all();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(|e| e.into_inner()));
+        for thread in threads {
+            // A handler that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// The thread of one slot.
+struct Worker {
+    shared: Arc<Shared>,
+    index: usize,
+}
+
+impl Worker {
+    fn work(&self, mut slot: Option<Slot>) {
+        while let Some((id, job, mut handler)) = self.next() {
+            handler(id, JobEvent::Running);
+            let result = self.run(&mut slot, &job);
+            self.shared.lock().running.remove(&self.index);
+            handler(id, JobEvent::Completed(result));
+        }
+    }
+
+    /// Waits for the next job. `None`: the node stops.
+    fn next(&self) -> Option<(JobId, Job, Handler)> {
+        let mut state = self.shared.lock();
+        loop {
+            if state.stopping {
+                return None;
+            }
+            let next = state.queue.pop();
+            if let Some((id, _)) = next
+                && let Some((job, handler)) = state.waiting.remove(&id)
+            {
+                return Some((id, job, handler));
+            }
+            state = self
+                .shared
+                .work
+                .wait(state)
+                .unwrap_or_else(|e| e.into_inner());
+        }
+    }
+
+    fn run(&self, slot: &mut Option<Slot>, job: &Job) -> Result<JobOutcome, JobError> {
+        let stack = self
+            .shared
+            .store
+            .stack(&job.container.layers)
+            .map_err(|error| JobError::System(error.to_string()))?;
+        let mut ready = match slot.take() {
+            Some(slot) => slot,
+            None => self
+                .shared
+                .launcher
+                .slot(self.shared.store.root().to_path_buf())
+                .map_err(|error| JobError::System(error.to_string()))?,
+        };
+        {
+            let mut state = self.shared.lock();
+            if state.stopping {
+                return Err(JobError::Cancelled);
+            }
+            ready.arm();
+            state.running.insert(self.index, ready.canceller());
+        }
+        let container = &job.container;
+        let container_job = ContainerJob {
+            program: job.program.clone(),
+            arguments: job.arguments.clone(),
+            environment: container.environment.clone(),
+            working_directory: container.working_directory.clone(),
+            layers: stack.directories().to_vec(),
+            root: container.root.clone(),
+            mounts: container.mounts.clone(),
+            network: container.network,
+            user: container.user,
+            group: container.group,
+            privileges: container.privileges,
+            timeout: job.timeout,
+            inline_limit_bytes: job.inline_limit_bytes,
+            outputs: job.outputs.to_vec(),
+            trace_missing: job.trace_missing,
+            terminal: job.terminal.as_ref().map(|(_, size)| *size),
+        };
+        let terminal = job.terminal.as_ref().map(|(terminal, _)| terminal.as_fd());
+        let result = ready.run_on_terminal(&container_job, terminal);
+        let fatal = matches!(&result, Err(RunError { fatal: true, .. }));
+        if !fatal {
+            *slot = Some(ready);
+        }
+        result.map_err(|failed| failed.error)
+    }
+}
