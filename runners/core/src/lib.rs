@@ -2,4 +2,5 @@
 
 pub mod config;
 pub mod excerpt;
+pub mod metadata;
 pub mod size;

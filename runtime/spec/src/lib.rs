@@ -44,4 +44,4 @@ pub use parse::{
 pub use source::{Excerpt, Problem, Source, SourceError};
 pub use template::{TemplateError, TemplateVariables, expand_template};
 pub use toml_text::{parse_toml, toml_string_span};
-pub use value::{Entry, Fields, IntegerBounds, Node, Value};
+pub use value::{Entry, Fields, IntegerBounds, Node, Value, suggest};

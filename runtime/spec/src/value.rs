@@ -226,7 +226,7 @@ impl<'a> Fields<'a> {
 }
 
 /// Advice for a name that is none of the known ones.
-pub(crate) fn suggest(unknown: &str, known: &[&str], known_are: &str) -> String {
+pub fn suggest(unknown: &str, known: &[&str], known_are: &str) -> String {
     let nearest = known
         .iter()
         .map(|name| (strsim::normalized_damerau_levenshtein(unknown, name), name))
