@@ -88,7 +88,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=ROOT / "target/compare", help="default: target/compare")
     parser.add_argument("--no-fixtures", action="store_true", help="leave tests/fixtures out")
     parser.add_argument("--maelstrom", help="passed on to compare.py")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
 
     names = args.crates or CRATES
     work = args.work.resolve()

@@ -1,0 +1,40 @@
+# `just` lists the recipes, `just NAME` runs one.
+
+_default:
+    @just --list
+
+# Everything that must pass
+test:
+    cargo test --workspace
+
+# Formatting, lints, licences (cargo-deny is optional: `cargo install --locked cargo-deny`)
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    @if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; else echo "cargo-deny is not installed; licences not checked"; fi
+
+# What continuous integration does
+ci:
+    bash .ci/run
+
+# Run the simulator: `just sim --help`, `just sim SEED`
+sim *ARGS:
+    cargo run --release -q -p simnet -- {{ ARGS }}
+
+# Compare with cargo-nextest and Maelstrom 0.14: `just bench`, `just bench --rounds 3 trivial`
+bench *ARGS:
+    cargo build --release -p cargo-maelstrom -p maelstrom-run
+    python3 bench/bench.py {{ ARGS }}
+
+# The cost of one container against plain spawn, bubblewrap and crun
+bench-runtime *ARGS:
+    cargo bench -p maelstrom-runtime {{ ARGS }}
+
+# Compare verdicts with cargo test, name by name: `just compare`, `just compare semver url`
+compare *ARGS:
+    cargo build --release -p cargo-maelstrom
+    python3 tests/compare/crates.py compare {{ ARGS }}
+
+# The property tests of every parser, decoder and core, with many more cases: `just fuzz`, `just fuzz 5000 parses`
+fuzz CASES="100000" FILTER="":
+    PROPTEST_CASES={{ CASES }} cargo test --release --lib -p maelstrom-spec -p maelstrom-content -p maelstrom-pull -p maelstrom-gossip -p maelstrom-dispatch -p maelstrom-runner -p maelstrom-runtime {{ FILTER }}
