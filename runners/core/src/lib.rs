@@ -2,5 +2,6 @@
 
 pub mod config;
 pub mod excerpt;
+pub mod filter;
 pub mod metadata;
 pub mod size;
