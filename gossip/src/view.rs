@@ -1,0 +1,624 @@
+//! The members that a node knows, with their adverts.
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use rand::{Rng, RngExt};
+
+use crate::{
+    advert::{Load, Profile, Version},
+    id::{NodeId, Peer, Tag},
+    wire::Summary,
+};
+
+/// The number of groups that members fall into when two nodes compare what they know.
+pub(crate) const BUCKETS: usize = 128;
+
+/// Everybody a node knows. What it shows are the members that are up and whose profile has
+/// arrived; lookups and random picks take constant time.
+#[derive(Debug)]
+pub struct View {
+    /// The first [`Self::shown`] entries are the ones to show.
+    entries: Vec<Entry>,
+    shown: usize,
+    /// How many entries are up, shown or not.
+    up: usize,
+    /// The node whose view this is: held like all others, but not shown.
+    own: Tag,
+    index: HashTable<u32>,
+    /// For each bucket, a hash over the entries that are up, whatever their order.
+    hashes: [u32; BUCKETS],
+}
+
+/// What is known of one node.
+#[derive(Debug)]
+struct Entry {
+    tag: Tag,
+    profile: Option<Arc<VersionedProfile>>,
+    load_version: Version,
+    generation: u32,
+    jobs_queued: u32,
+    /// When the node went down, in seconds of the membership's own count.
+    down_since_s: u32,
+    slots_free: u16,
+    up: bool,
+}
+
+/// A profile with its version and its encoded form.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct VersionedProfile {
+    pub(crate) version: Version,
+    pub(crate) profile: Profile,
+    pub(crate) encoded: Box<[u8]>,
+}
+
+/// A member as the view shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Member<'a> {
+    /// What it is.
+    pub profile: &'a Profile,
+    /// How busy it was when it last told.
+    pub load: Load,
+}
+
+impl Member<'_> {
+    /// Which node this is.
+    pub fn node(&self) -> NodeId {
+        self.profile.node
+    }
+}
+
+/// What a piece of news changed about a member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Change {
+    Nothing,
+    /// It is news, but of a node that isn't shown.
+    Hidden,
+    Appeared(NodeId),
+    Changed(NodeId),
+    Disappeared(NodeId),
+}
+
+impl View {
+    pub(crate) fn new(own: Tag) -> Self {
+        Self {
+            own,
+            entries: Vec::new(),
+            shown: 0,
+            up: 0,
+            index: HashTable::new(),
+            hashes: [0; BUCKETS],
+        }
+    }
+
+    /// How many members are up and have told their profile, this node not counted.
+    pub fn len(&self) -> usize {
+        self.shown
+    }
+
+    /// Whether no other member is known to be up.
+    pub fn is_empty(&self) -> bool {
+        self.shown == 0
+    }
+
+    /// The members, in no particular order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Member<'_>> {
+        self.entries[..self.shown]
+            .iter()
+            .map(|entry| entry.member().expect("the first entries are shown"))
+    }
+
+    /// A member that is up, by its id.
+    pub fn get(&self, node: &NodeId) -> Option<Member<'_>> {
+        let position = self.position(node.tag())?;
+        if position >= self.shown {
+            return None;
+        }
+        self.entries[position]
+            .member()
+            .filter(|member| member.profile.node == *node)
+    }
+
+    /// A member picked at random.
+    pub fn choose(&self, rng: &mut impl Rng) -> Option<Member<'_>> {
+        if self.shown == 0 {
+            return None;
+        }
+        self.entries[rng.random_range(0..self.shown)].member()
+    }
+
+    /// A number that is equal in two nodes exactly if they know the same of all members that
+    /// are up, themselves included (unless two hashes happen to collide).
+    pub fn fingerprint(&self) -> u64 {
+        let mut state = 0;
+        for (index, hash) in self.hashes.iter().enumerate() {
+            state = mix(state ^ u64::from(*hash) ^ ((index as u64) << 32));
+        }
+        state
+    }
+
+    pub(crate) fn hashes(&self) -> &[u32; BUCKETS] {
+        &self.hashes
+    }
+
+    /// How many nodes are up, this one counted, whether or not their profile has arrived.
+    pub(crate) fn up(&self) -> usize {
+        self.up
+    }
+
+    /// How many nodes are held, up and down.
+    pub(crate) fn known(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn knows(&self, tag: Tag) -> bool {
+        self.position(tag).is_some()
+    }
+
+    pub(crate) fn generation(&self, tag: Tag) -> Option<u32> {
+        Some(self.entries[self.position(tag)?].generation)
+    }
+
+    pub(crate) fn profile(&self, tag: Tag) -> Option<&Arc<VersionedProfile>> {
+        self.entries[self.position(tag)?].profile.as_ref()
+    }
+
+    pub(crate) fn load(&self, tag: Tag) -> Option<(Version, Load)> {
+        let entry = &self.entries[self.position(tag)?];
+        Some((entry.load_version, entry.load()))
+    }
+
+    pub(crate) fn summary(&self, tag: Tag) -> Option<Summary> {
+        Some(self.entries[self.position(tag)?].summary())
+    }
+
+    /// What is known of every node of a bucket, in no particular order.
+    pub(crate) fn bucket(&self, bucket: usize) -> impl Iterator<Item = Summary> {
+        self.entries
+            .iter()
+            .filter(move |entry| bucket_of(entry.tag) == bucket)
+            .map(Entry::summary)
+    }
+
+    /// The `count` lowest tags at or above `from`, in order.
+    pub(crate) fn tags_from(&self, from: Tag, count: usize) -> Vec<Tag> {
+        let mut tags: Vec<Tag> = self
+            .entries
+            .iter()
+            .map(|entry| entry.tag)
+            .filter(|tag| *tag >= from)
+            .collect();
+        if tags.len() > count {
+            tags.select_nth_unstable(count);
+            tags.truncate(count);
+        }
+        tags.sort_unstable();
+        tags
+    }
+
+    /// Nodes that are up and whose profile is missing, at most `count`.
+    pub(crate) fn without_profile(&self, count: usize) -> Vec<Tag> {
+        self.entries[self.shown..]
+            .iter()
+            .filter(|entry| entry.up && entry.tag != self.own)
+            .map(|entry| entry.tag)
+            .take(count)
+            .collect()
+    }
+
+    /// The node is up, in this generation.
+    pub(crate) fn set_up(&mut self, peer: Peer) -> Change {
+        self.update(peer.tag, true, |entry| {
+            let news = !entry.up || entry.generation != peer.generation;
+            entry.up = true;
+            entry.generation = peer.generation;
+            news
+        })
+    }
+
+    /// The node is down, in this generation, since this second.
+    pub(crate) fn set_down(&mut self, peer: Peer, second: u32) -> Change {
+        self.update(peer.tag, true, |entry| {
+            let news = entry.up || entry.generation != peer.generation;
+            entry.up = false;
+            entry.down_since_s = second;
+            entry.generation = peer.generation;
+            news
+        })
+    }
+
+    /// The node told its profile: kept if the node is known and the version newer.
+    pub(crate) fn set_profile(&mut self, tag: Tag, profile: Arc<VersionedProfile>) -> Change {
+        self.update(tag, false, |entry| {
+            let news = profile.version > entry.profile_version();
+            if news {
+                entry.profile = Some(profile);
+            }
+            news
+        })
+    }
+
+    /// The node told its load: kept if the node is known and the version newer.
+    pub(crate) fn set_load(&mut self, tag: Tag, version: Version, load: Load) -> Change {
+        self.update(tag, false, |entry| {
+            let news = version > entry.load_version;
+            if news {
+                entry.load_version = version;
+                entry.slots_free = load.slots_free;
+                entry.jobs_queued = load.jobs_queued;
+            }
+            news
+        })
+    }
+
+    /// The nodes that are down since this second or longer.
+    pub(crate) fn down_since(&self, second: u32) -> Vec<Peer> {
+        self.entries[self.shown..]
+            .iter()
+            .filter(|entry| !entry.up && entry.down_since_s <= second)
+            .map(|entry| entry.summary().peer)
+            .collect()
+    }
+
+    /// Forgets a node that is down.
+    pub(crate) fn forget(&mut self, tag: Tag) {
+        let Some(position) = self.position(tag) else {
+            return;
+        };
+        debug_assert!(!self.entries[position].up, "only nodes that are down");
+        if position < self.shown || self.entries[position].up {
+            return;
+        }
+        self.remove_from_index(tag);
+        self.entries.swap_remove(position);
+        if let Some(moved) = self.entries.get(position) {
+            self.set_index(moved.tag, self.entries.len(), position);
+        }
+    }
+
+    /// Applies a change to one entry, and keeps hashes, counts and order in step.
+    fn update(&mut self, tag: Tag, add: bool, change: impl FnOnce(&mut Entry) -> bool) -> Change {
+        let position = match self.position(tag) {
+            Some(position) => position,
+            None if add => self.add(tag),
+            None => return Change::Nothing,
+        };
+        let was_shown = position < self.shown;
+        let was_up = self.entries[position].up;
+        let hash_before = self.entries[position].hash();
+        if !change(&mut self.entries[position]) {
+            return Change::Nothing;
+        }
+        let entry = &self.entries[position];
+        self.hashes[bucket_of(tag)] ^= hash_before ^ entry.hash();
+        self.up = self.up + usize::from(entry.up) - usize::from(was_up);
+        let node = entry.profile.as_ref().map(|profile| profile.profile.node);
+        let shows = entry.up && tag != self.own;
+        match (was_shown, node) {
+            (false, Some(node)) if shows => {
+                self.swap(position, self.shown);
+                self.shown += 1;
+                Change::Appeared(node)
+            }
+            (true, Some(node)) if !shows => {
+                self.shown -= 1;
+                self.swap(position, self.shown);
+                Change::Disappeared(node)
+            }
+            (true, Some(node)) => Change::Changed(node),
+            _ => Change::Hidden,
+        }
+    }
+
+    fn add(&mut self, tag: Tag) -> usize {
+        let position = self.entries.len();
+        self.entries.push(Entry {
+            tag,
+            profile: None,
+            load_version: Version::default(),
+            generation: 0,
+            jobs_queued: 0,
+            down_since_s: 0,
+            slots_free: 0,
+            up: false,
+        });
+        let entries = &self.entries;
+        self.index
+            .insert_unique(mix(tag), position as u32, |index| {
+                mix(entries[*index as usize].tag)
+            });
+        position
+    }
+
+    fn position(&self, tag: Tag) -> Option<usize> {
+        self.index
+            .find(mix(tag), |index| self.entries[*index as usize].tag == tag)
+            .map(|index| *index as usize)
+    }
+
+    fn swap(&mut self, a: usize, b: usize) {
+        if a == b {
+            return;
+        }
+        let (tag_a, tag_b) = (self.entries[a].tag, self.entries[b].tag);
+        // The index is searched by position, so mark one of the two while they cross.
+        self.set_index(tag_a, a, usize::from(u16::MAX) << 16);
+        self.set_index(tag_b, b, a);
+        self.set_index(tag_a, usize::from(u16::MAX) << 16, b);
+        self.entries.swap(a, b);
+    }
+
+    fn set_index(&mut self, tag: Tag, from: usize, to: usize) {
+        let index = self
+            .index
+            .find_mut(mix(tag), |index| *index as usize == from)
+            .expect("every entry is in the index");
+        *index = to as u32;
+    }
+
+    fn remove_from_index(&mut self, tag: Tag) {
+        let entries = &self.entries;
+        if let Ok(found) = self
+            .index
+            .find_entry(mix(tag), |index| entries[*index as usize].tag == tag)
+        {
+            found.remove();
+        }
+    }
+}
+
+impl Entry {
+    fn profile_version(&self) -> Version {
+        self.profile
+            .as_ref()
+            .map_or(Version::default(), |profile| profile.version)
+    }
+
+    fn load(&self) -> Load {
+        Load {
+            slots_free: self.slots_free,
+            jobs_queued: self.jobs_queued,
+        }
+    }
+
+    fn member(&self) -> Option<Member<'_>> {
+        Some(Member {
+            profile: &self.profile.as_ref()?.profile,
+            load: self.load(),
+        })
+    }
+
+    fn summary(&self) -> Summary {
+        Summary {
+            peer: Peer {
+                tag: self.tag,
+                generation: self.generation,
+            },
+            active: self.up,
+            profile: self.profile_version(),
+            load: self.load_version,
+        }
+    }
+
+    /// Nodes that are down count for nothing: some forget them sooner.
+    fn hash(&self) -> u32 {
+        if !self.up {
+            return 0;
+        }
+        let profile = self.profile_version();
+        let parts = [
+            u64::from(self.generation),
+            u64::from(profile.boot) << 32 | u64::from(profile.sequence),
+            u64::from(self.load_version.boot) << 32 | u64::from(self.load_version.sequence),
+        ];
+        let hash = parts
+            .iter()
+            .fold(self.tag, |state, part| mix(state ^ part).rotate_left(17));
+        (hash >> 32) as u32
+    }
+}
+
+pub(crate) fn bucket_of(tag: Tag) -> usize {
+    (mix(tag) >> 57) as usize
+}
+
+/// Spreads the bits of a word over the whole word (the last step of SplitMix64).
+fn mix(word: u64) -> u64 {
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Up(u8, u32),
+        Down(u8, u32),
+        Profile(u8, u32),
+        Load(u8, u32, u16),
+        Forget(u8),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step =
+            (0..5u8, 0..12u8, 1..6u32, any::<u16>()).prop_map(|(kind, node, version, free)| {
+                match kind {
+                    0 => Step::Up(node, version),
+                    1 => Step::Down(node, version),
+                    2 => Step::Profile(node, version),
+                    3 => Step::Load(node, version, free),
+                    _ => Step::Forget(node),
+                }
+            });
+        proptest::collection::vec(step, 0..200)
+    }
+
+    /// The tag of no node in these tests.
+    const OTHER: Tag = 5;
+
+    fn id(node: u8) -> NodeId {
+        let mut bytes = [node; 32];
+        bytes[31] = 1;
+        NodeId::from_bytes(bytes)
+    }
+
+    fn version(sequence: u32) -> Version {
+        Version { boot: 1, sequence }
+    }
+
+    /// What the view should know, kept in the plainest way.
+    #[derive(Clone, Copy, Default, PartialEq, Debug)]
+    struct Plain {
+        up: bool,
+        generation: u32,
+        profile: u32,
+        load: (u32, u16),
+    }
+
+    fn apply(view: &mut View, plain: &mut BTreeMap<u8, Plain>, step: &Step) {
+        match *step {
+            Step::Up(node, generation) => {
+                let peer = Peer {
+                    tag: id(node).tag(),
+                    generation,
+                };
+                view.set_up(peer);
+                let known = plain.entry(node).or_default();
+                (known.up, known.generation) = (true, generation);
+            }
+            Step::Down(node, generation) => {
+                let peer = Peer {
+                    tag: id(node).tag(),
+                    generation,
+                };
+                view.set_down(peer, 0);
+                let known = plain.entry(node).or_default();
+                (known.up, known.generation) = (false, generation);
+            }
+            Step::Profile(node, sequence) => {
+                let profile = Profile::new(id(node), sequence as u16);
+                let encoded = profile.encode().unwrap().into();
+                let profile = VersionedProfile {
+                    version: version(sequence),
+                    profile,
+                    encoded,
+                };
+                view.set_profile(id(node).tag(), Arc::new(profile));
+                if let Some(known) = plain.get_mut(&node) {
+                    known.profile = known.profile.max(sequence);
+                }
+            }
+            Step::Load(node, sequence, slots_free) => {
+                let load = Load {
+                    slots_free,
+                    jobs_queued: 0,
+                };
+                view.set_load(id(node).tag(), version(sequence), load);
+                if let Some(known) = plain.get_mut(&node)
+                    && sequence > known.load.0
+                {
+                    known.load = (sequence, slots_free);
+                }
+            }
+            Step::Forget(node) => {
+                if plain.get(&node).is_some_and(|known| !known.up) {
+                    view.forget(id(node).tag());
+                    plain.remove(&node);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_stays_small() {
+        assert_eq!(size_of::<Entry>(), 40);
+    }
+
+    proptest! {
+        #[test]
+        fn a_view_knows_what_a_plain_map_knows(steps in steps()) {
+            let mut view = View::new(OTHER);
+            let mut plain = BTreeMap::new();
+            for step in &steps {
+                apply(&mut view, &mut plain, step);
+                let shown: Vec<u8> = plain
+                    .iter()
+                    .filter(|(_, known)| known.up && known.profile > 0)
+                    .map(|(node, _)| *node)
+                    .collect();
+                prop_assert_eq!(view.len(), shown.len());
+                prop_assert_eq!(view.known(), plain.len());
+                prop_assert_eq!(view.up(), plain.values().filter(|known| known.up).count());
+                let mut listed: Vec<NodeId> = view.iter().map(|member| member.node()).collect();
+                listed.sort();
+                prop_assert_eq!(listed, shown.iter().map(|node| id(*node)).collect::<Vec<_>>());
+                for (node, known) in &plain {
+                    let member = view.get(&id(*node));
+                    prop_assert_eq!(member.is_some(), shown.contains(node));
+                    if let Some(member) = member {
+                        prop_assert_eq!(u32::from(member.profile.slots_total), known.profile);
+                        prop_assert_eq!(member.load.slots_free, known.load.1);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn fingerprints_agree_exactly_when_knowledge_does(steps in steps(), cut in 0..200usize) {
+            let (mut whole, mut part) = (View::new(OTHER), View::new(OTHER));
+            let (mut plain_whole, mut plain_part) = (BTreeMap::new(), BTreeMap::new());
+            for (index, step) in steps.iter().enumerate() {
+                apply(&mut whole, &mut plain_whole, step);
+                if index != cut {
+                    apply(&mut part, &mut plain_part, step);
+                }
+            }
+            let up = |plain: BTreeMap<u8, Plain>| -> Vec<(u8, u32, u32, u32)> {
+                plain
+                    .into_iter()
+                    .filter(|(_, known)| known.up)
+                    .map(|(node, known)| (node, known.generation, known.profile, known.load.0))
+                    .collect()
+            };
+            prop_assert_eq!(
+                whole.fingerprint() == part.fingerprint(),
+                up(plain_whole) == up(plain_part)
+            );
+        }
+
+        #[test]
+        fn the_own_node_is_held_but_not_shown(steps in steps()) {
+            let mut view = View::new(id(3).tag());
+            let mut plain = BTreeMap::new();
+            for step in &steps {
+                apply(&mut view, &mut plain, step);
+                prop_assert!(view.iter().all(|member| member.node() != id(3)));
+                prop_assert!(view.get(&id(3)).is_none());
+                prop_assert_eq!(view.knows(id(3).tag()), plain.contains_key(&3));
+            }
+        }
+
+        #[test]
+        fn tags_come_in_pages(nodes in proptest::collection::btree_set(any::<u64>(), 0..60)) {
+            let mut view = View::new(OTHER);
+            for tag in &nodes {
+                view.set_up(Peer { tag: *tag, generation: 1 });
+            }
+            let mut paged = Vec::new();
+            let mut from = Some(0);
+            while let Some(start) = from {
+                let page = view.tags_from(start, 7);
+                from = if page.len() == 7 { page[6].checked_add(1) } else { None };
+                paged.extend(page);
+            }
+            prop_assert_eq!(paged, nodes.into_iter().collect::<Vec<_>>());
+        }
+    }
+}
