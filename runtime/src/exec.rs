@@ -3,10 +3,16 @@
 use crate::{
     container::Blame,
     job::ContainerJob,
+    launcher::socket_pair,
     slot_process::Surroundings,
-    sys::{self, Failure},
+    sys::{self, Doing, Failure},
+    trace::{self, Traced},
 };
-use rustix::{fd::AsRawFd, io::Errno, process::Pid};
+use rustix::{
+    fd::{AsRawFd, OwnedFd},
+    io::Errno,
+    process::Pid,
+};
 use std::{
     ffi::{CString, c_char, c_int, c_void},
     path::Path,
@@ -23,6 +29,8 @@ struct Plan {
     stdout: c_int,
     stderr: c_int,
     terminal: Option<c_int>,
+    /// Where the listener of a watched program is sent to.
+    watcher: Option<OwnedFd>,
     failed: Option<(Step, c_int)>,
 }
 
@@ -31,11 +39,18 @@ enum Step {
     Session,
     Streams,
     Terminal,
+    Watch,
     Execute,
 }
 
+/// A program that has been started.
+pub(crate) struct Started {
+    pub(crate) program: Pid,
+    pub(crate) traced: Option<Traced>,
+}
+
 /// Starts the program. The working directory and everything else around it is in place.
-pub(crate) fn spawn(job: &ContainerJob, around: &Surroundings<'_>) -> Result<Pid, Blame> {
+pub(crate) fn spawn(job: &ContainerJob, around: &Surroundings<'_>) -> Result<Started, Blame> {
     let arguments = std::iter::once(&job.program)
         .chain(&job.arguments)
         .map(|argument| sys::c_string("an argument", argument.as_str()))
@@ -56,8 +71,12 @@ pub(crate) fn spawn(job: &ContainerJob, around: &Surroundings<'_>) -> Result<Pid
         stdout: terminal.unwrap_or(around.stdout.as_raw_fd()),
         stderr: terminal.unwrap_or(around.stderr.as_raw_fd()),
         terminal,
+        watcher: None,
         failed: None,
     };
+    if job.trace_missing {
+        return spawn_watched(job, plan);
+    }
     let mut stack = vec![0_u128; 4096];
     // SAFETY: the child runs on a stack of its own, in memory that outlives it, while this
     // thread is suspended; `child` keeps to calls that are safe there.
@@ -73,12 +92,40 @@ pub(crate) fn spawn(job: &ContainerJob, around: &Surroundings<'_>) -> Result<Pid
     let failed = unsafe { ptr::read_volatile(&raw const plan.failed) };
     match (failed, Pid::from_raw(pid.max(0))) {
         (Some((step, errno)), _) => Err(explain(job, step, Errno::from_raw_os_error(errno))),
-        (None, Some(pid)) => Ok(pid),
+        (None, Some(program)) => Ok(Started {
+            program,
+            traced: None,
+        }),
         (None, None) => Err(Blame::Machine(format!(
             "starting a process in the container: {}",
             std::io::Error::last_os_error()
         ))),
     }
+}
+
+/// Starts a program whose file system calls this process will answer. This process must not be
+/// suspended meanwhile, so the two share no memory, and a failure to execute is known from the
+/// way the child ends.
+fn spawn_watched(job: &ContainerJob, mut plan: Plan) -> Result<Started, Blame> {
+    let (ours, theirs) = socket_pair().doing(|| "creating a socket".to_owned())?;
+    plan.watcher = Some(theirs);
+    // SAFETY: this process has a single thread.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        child((&raw mut plan).cast());
+    }
+    let program = Pid::from_raw(pid.max(0)).ok_or_else(|| {
+        Blame::Machine(format!(
+            "starting {} in the container: {}",
+            job.program,
+            std::io::Error::last_os_error()
+        ))
+    })?;
+    drop(plan);
+    Ok(Started {
+        program,
+        traced: Some(Traced::receive(program, &ours)?),
+    })
 }
 
 /// What to try to execute, in order.
@@ -142,6 +189,11 @@ fn become_program(plan: &Plan) -> (Step, c_int) {
         }
         // Rust programs ignore this one, and a child would inherit that.
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        if let Some(watcher) = &plan.watcher
+            && let Err(errno) = trace::submit(watcher)
+        {
+            return (Step::Watch, errno.raw_os_error());
+        }
         let mut denied = false;
         let last = plan.candidates.len() - 1;
         for (index, candidate) in plan.candidates.iter().enumerate() {
@@ -179,6 +231,7 @@ fn explain(job: &ContainerJob, step: Step, errno: Errno) -> Blame {
         Step::Session => "creating a session",
         Step::Streams => "connecting the standard streams",
         Step::Terminal => "taking control of the terminal",
+        Step::Watch => "watching the program's file system calls",
         Step::Execute => {
             return Blame::Job(format!(
                 "executing {}: {}{}",

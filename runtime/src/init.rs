@@ -76,12 +76,17 @@ fn run_job(job: &ContainerJob, around: &Surroundings<'_>) -> Result<InitReport, 
         around.stderr,
         around.null,
         around.terminal.unwrap_or(around.null),
-        around.host_root,
+        if job.trace_missing {
+            around.host_root
+        } else {
+            around.null
+        },
         around.outputs.unwrap_or(around.null),
     ]);
 
     let started = Instant::now();
-    let program = exec::spawn(job, around)?;
+    let exec::Started { program, traced } = exec::spawn(job, around)?;
+    let missing = traced.map_or_else(Vec::new, |traced| traced.watch(job, around));
     let status = wait_for(program);
     let duration = started.elapsed();
     end_the_rest();
@@ -92,7 +97,7 @@ fn run_job(job: &ContainerJob, around: &Surroundings<'_>) -> Result<InitReport, 
     Ok(InitReport::Ended {
         status,
         duration,
-        missing: Vec::new(),
+        missing,
         notes,
     })
 }

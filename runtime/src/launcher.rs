@@ -6,7 +6,9 @@
 //! slot on request.
 
 use crate::{
-    base, seccomp,
+    base,
+    cgroup::{self, Cgroup, Place},
+    seccomp,
     slot::Slot,
     slot_process::{self, FromSlot, SlotConfig},
     sys::{self, Doing, Failure},
@@ -19,7 +21,7 @@ use rustix::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
         SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
     },
-    process::Signal,
+    process::{Pid, Signal, WaitOptions},
     thread::{UnshareFlags, unshare_unsafe},
 };
 use std::{
@@ -64,7 +66,6 @@ impl Launcher {
     pub fn start() -> Result<Self, StartError> {
         let broken = |errno: Errno| StartError::Launcher(sys::describe(errno));
         let (ours, theirs) = socket_pair().map_err(broken)?;
-        let parent = rustix::process::getpid();
         // SAFETY: the child runs only code of this crate, which takes no lock that another
         // thread could hold; glibc keeps its allocator usable in the child of a fork.
         match unsafe { libc::fork() } {
@@ -73,7 +74,7 @@ impl Launcher {
             )),
             0 => {
                 drop(ours);
-                launcher_process(theirs, parent)
+                launcher_process(theirs)
             }
             _ => Ok(Self {
                 control: Mutex::new(ours),
@@ -109,7 +110,7 @@ impl Launcher {
 }
 
 /// A connected pair of streams that no program inherits.
-fn socket_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+pub(crate) fn socket_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::STREAM,
@@ -140,30 +141,52 @@ pub(crate) fn send_with_descriptor(
     std::io::Write::write_all(&mut Stream(socket), &bytes[sent..])
 }
 
-/// Reads a frame whose first bytes may carry a descriptor.
-pub(crate) fn receive_with_descriptor<T: serde::de::DeserializeOwned>(
+/// Sends a descriptor alone.
+pub(crate) fn send_descriptor(
     socket: BorrowedFd<'_>,
-) -> std::io::Result<Option<(T, Option<OwnedFd>)>> {
-    let mut header = [0; 4];
+    descriptor: BorrowedFd<'_>,
+) -> std::io::Result<()> {
+    send_with_descriptor(socket, &[0], Some(descriptor))
+}
+
+/// Receives what [`send_descriptor`] sends. `None`: the other end is closed.
+pub(crate) fn receive_descriptor(socket: BorrowedFd<'_>) -> std::io::Result<Option<OwnedFd>> {
+    Ok(receive_part(socket, &mut [0])?.1)
+}
+
+/// Reads bytes that may carry a descriptor.
+fn receive_part(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> std::io::Result<(usize, Option<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let first = rustix::io::retry_on_intr(|| {
+    let count = rustix::io::retry_on_intr(|| {
         rustix::net::recvmsg(
             socket,
-            &mut [IoSliceMut::new(&mut header)],
+            &mut [IoSliceMut::new(buffer)],
             &mut ancillary,
             RecvFlags::CMSG_CLOEXEC,
         )
     })?
     .bytes;
-    if first == 0 {
-        return Ok(None);
-    }
     let mut descriptor = None;
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(descriptors) = message {
             descriptor = descriptors.into_iter().next().or(descriptor);
         }
+    }
+    Ok((count, descriptor))
+}
+
+/// Reads a frame whose first bytes may carry a descriptor.
+pub(crate) fn receive_with_descriptor<T: serde::de::DeserializeOwned>(
+    socket: BorrowedFd<'_>,
+) -> std::io::Result<Option<(T, Option<OwnedFd>)>> {
+    let mut header = [0; 4];
+    let (first, descriptor) = receive_part(socket, &mut header)?;
+    if first == 0 {
+        return Ok(None);
     }
     let rest = std::io::Read::chain(&header[..first], Stream(socket));
     Ok(wire::read_frame(rest)?.map(|frame| (frame, descriptor)))
@@ -173,11 +196,13 @@ pub(crate) fn receive_with_descriptor<T: serde::de::DeserializeOwned>(
 pub(crate) struct Host {
     pub(crate) user: u32,
     pub(crate) group: u32,
+    pub(crate) cgroup_places: Vec<Place>,
 }
 
-/// The launcher itself: never returns.
-fn launcher_process(control: OwnedFd, parent: rustix::process::Pid) -> ! {
-    let code = match launcher_loop(&control, parent) {
+/// The launcher itself: never returns. Its client's end of the connection closes when the client
+/// ends, however that happens.
+fn launcher_process(control: OwnedFd) -> ! {
+    let code = match launcher_loop(&control) {
         Ok(()) => 0,
         Err(_) => 1,
     };
@@ -185,28 +210,32 @@ fn launcher_process(control: OwnedFd, parent: rustix::process::Pid) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-fn launcher_loop(control: &OwnedFd, parent: rustix::process::Pid) -> std::io::Result<()> {
-    die_with_parent(parent)?;
+fn launcher_loop(control: &OwnedFd) -> std::io::Result<()> {
     // Out of reach of the terminal's Ctrl-C, which is for the client.
     rustix::process::setpgid(None, None)?;
-    // SAFETY: no handler is installed; exited slots need no reaping.
-    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
     detach_from_standard_streams()?;
     let host = enter_namespaces();
     let launcher = rustix::process::getpid();
+    let mut slots = Vec::new();
+    let mut made = 0;
     while let Some((config, descriptor)) =
         receive_with_descriptor::<SlotConfig>(control.as_fd())?
     {
         let Some(slot_control) = descriptor else {
             continue;
         };
+        // Slots that have ended.
+        while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
+        let cgroup_name = cgroup::name(launcher.as_raw_nonzero().get() as u32, made);
+        made += 1;
         // SAFETY: this process has a single thread.
         match unsafe { libc::fork() } {
             0 => {
                 let ended = die_with_parent(launcher).and_then(|()| {
-                    // SAFETY: back to the default, so that containers can be waited for.
-                    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
-                    slot_process::run(slot_control, &config, &host)
+                    let entered = host.as_ref().map_err(Clone::clone).and_then(|host| {
+                        Ok((host, enter_cgroup(&host.cgroup_places, &cgroup_name)?))
+                    });
+                    slot_process::run(slot_control, &config, entered)
                 });
                 // SAFETY: as in `launcher_process`.
                 unsafe { libc::_exit(i32::from(ended.is_err())) }
@@ -218,10 +247,31 @@ fn launcher_loop(control: &OwnedFd, parent: rustix::process::Pid) -> std::io::Re
                 };
                 let _ = wire::write_frame(Stream(slot_control.as_fd()), &failed);
             }
-            _ => {}
+            pid => slots.push((pid, cgroup_name)),
+        }
+    }
+    for (pid, _) in &slots {
+        if let Some(pid) = Pid::from_raw(*pid) {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+    }
+    while rustix::process::wait(WaitOptions::empty()).is_ok() {}
+    if let Ok(host) = host {
+        for (_, name) in &slots {
+            cgroup::remove(&host.cgroup_places, name);
         }
     }
     Ok(())
+}
+
+/// Moves this process, a slot, into control groups of its own, and makes them look like the
+/// topmost ones to its jobs.
+fn enter_cgroup(places: &[Place], name: &str) -> Result<Cgroup, Failure> {
+    let cgroup = Cgroup::enter(places, name);
+    // SAFETY: this process has a single thread.
+    unsafe { unshare_unsafe(UnshareFlags::NEWCGROUP) }
+        .doing(|| "creating a cgroup namespace".to_owned())?;
+    Ok(cgroup)
 }
 
 /// Points the standard streams nowhere, so that a reader of the client's output sees its end when
@@ -242,7 +292,7 @@ fn detach_from_standard_streams() -> std::io::Result<()> {
 }
 
 /// Ends this process when its parent ends, also if that has happened already.
-fn die_with_parent(parent: rustix::process::Pid) -> std::io::Result<()> {
+fn die_with_parent(parent: Pid) -> std::io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     if rustix::process::getppid() != Some(parent) {
         return Err(Errno::SRCH.into());
@@ -254,6 +304,8 @@ fn die_with_parent(parent: rustix::process::Pid) -> std::io::Result<()> {
 fn enter_namespaces() -> Result<Host, Failure> {
     let user = rustix::process::geteuid().as_raw();
     let group = rustix::process::getegid().as_raw();
+    let cgroup_places = cgroup::places();
+    cgroup::remove_abandoned(&cgroup_places);
     // Supplementary groups would give containers access to what those groups may reach. Only
     // root may drop them.
     let _ = rustix::thread::set_thread_groups(&[]);
@@ -264,17 +316,18 @@ fn enter_namespaces() -> Result<Host, Failure> {
     // SAFETY: as above.
     unsafe {
         unshare_unsafe(
-            UnshareFlags::NEWNS
-                | UnshareFlags::NEWIPC
-                | UnshareFlags::NEWUTS
-                | UnshareFlags::NEWCGROUP,
+            UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS,
         )
     }
-    .doing(|| "creating mount, IPC, UTS and cgroup namespaces".to_owned())?;
+    .doing(|| "creating mount, IPC and UTS namespaces".to_owned())?;
     rustix::system::sethostname(base::HOST_NAME.as_bytes())
         .doing(|| "setting the host name of containers".to_owned())?;
     base::make_mounts_private()?;
     rustix::thread::set_no_new_privs(true).doing(|| "setting no_new_privs".to_owned())?;
     seccomp::install().doing(|| "installing the system call filter".to_owned())?;
-    Ok(Host { user, group })
+    Ok(Host {
+        user,
+        group,
+        cgroup_places,
+    })
 }

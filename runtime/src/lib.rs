@@ -15,6 +15,7 @@
 //! child. When any of the four ends, everything to its right is killed by the kernel.
 
 mod base;
+mod cgroup;
 mod check;
 mod container;
 mod exec;
@@ -27,8 +28,10 @@ mod seccomp;
 mod slot;
 mod slot_process;
 mod sys;
+mod trace;
 mod wire;
 
+pub use check::{Finding, FindingResult, check};
 pub use job::{ContainerJob, ContainerMount, JobNetwork, Privileges, Root, TerminalSize};
 pub use launcher::{Launcher, StartError};
 pub use slot::{Canceller, RunError, Slot};

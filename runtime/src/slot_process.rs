@@ -2,6 +2,7 @@
 
 use crate::{
     base::{self, HostMounts},
+    cgroup::Cgroup,
     check,
     init::{self, InitReport},
     job::{ContainerJob, ContainerMount, Root},
@@ -59,12 +60,9 @@ const QUIET: Duration = Duration::from_millis(10);
 pub(crate) fn run(
     control: OwnedFd,
     config: &SlotConfig,
-    host: &Result<Host, Failure>,
+    host: Result<(&Host, Cgroup), Failure>,
 ) -> io::Result<()> {
-    let slot = match host {
-        Ok(host) => SlotProcess::new(&control, config, host),
-        Err(failure) => Err(failure.clone()),
-    };
+    let slot = host.and_then(|(host, cgroup)| SlotProcess::new(&control, config, host, cgroup));
     let mut slot = match slot {
         Ok(slot) => slot,
         Err(failure) => {
@@ -98,6 +96,9 @@ struct SlotProcess<'a> {
     report: (OwnedFd, OwnedFd),
     null: OwnedFd,
     this: OwnedFd,
+    cgroup: Cgroup,
+    /// Kills for want of memory that earlier jobs suffered.
+    out_of_memory_kills: u64,
     /// Ended containers whose processes have not been waited for.
     unreaped: usize,
 }
@@ -120,7 +121,12 @@ pub(crate) struct Surroundings<'a> {
 }
 
 impl<'a> SlotProcess<'a> {
-    fn new(control: &'a OwnedFd, config: &SlotConfig, host: &Host) -> Result<Self, Failure> {
+    fn new(
+        control: &'a OwnedFd,
+        config: &SlotConfig,
+        host: &Host,
+        cgroup: Cgroup,
+    ) -> Result<Self, Failure> {
         let networks = Networks::new()?;
         let layers_root = config.layers_root.clone();
         let host_mounts = base::enter(&layers_root)?;
@@ -153,6 +159,8 @@ impl<'a> SlotProcess<'a> {
             report,
             null,
             this,
+            out_of_memory_kills: cgroup.out_of_memory_kills(),
+            cgroup,
             unreaped: 0,
         })
     }
@@ -526,9 +534,10 @@ impl Watch<'_, '_> {
         if killed == Some(Killed::Cancelled) {
             return Ok(Err(JobError::Cancelled));
         }
-        let status = match killed {
-            Some(_) => JobStatus::TimedOut,
-            None => status,
+        let status = match (killed, status) {
+            (Some(_), _) => JobStatus::TimedOut,
+            (None, JobStatus::Signaled(9)) if self.ran_out_of_memory() => JobStatus::OutOfMemory,
+            (None, status) => status,
         };
         let mut outcome = self.outcome(status, duration);
         outcome.effects.missing = missing;
@@ -562,12 +571,22 @@ impl Watch<'_, '_> {
         Ok(match killed {
             Some(Killed::TimedOut) => Ok(self.outcome(JobStatus::TimedOut, self.started.elapsed())),
             Some(Killed::Cancelled) => Err(JobError::Cancelled),
+            None if self.ran_out_of_memory() => {
+                Ok(self.outcome(JobStatus::OutOfMemory, self.started.elapsed()))
+            }
             None => Err(JobError::System(
                 "the first process of the container was killed from outside, probably because \
                  the machine is out of memory"
                     .to_owned(),
             )),
         })
+    }
+
+    /// Whether the kernel has killed a process of this job for want of memory.
+    fn ran_out_of_memory(&mut self) -> bool {
+        let kills = self.slot.cgroup.out_of_memory_kills();
+        let before = std::mem::replace(&mut self.slot.out_of_memory_kills, kills);
+        kills > before
     }
 
     fn outcome(&mut self, status: JobStatus, duration: Duration) -> JobOutcome {

@@ -31,6 +31,26 @@ pub struct Collapsed {
     pub group: u32,
 }
 
+impl Collapsed {
+    /// The container that says all this by itself: it has no parent, or an image.
+    pub fn into_container(self) -> ContainerSpec {
+        ContainerSpec {
+            parent: self.image.map(|image| ContainerParent::Image {
+                name: image.name,
+                members: image.members,
+            }),
+            layers: self.layers,
+            environment: self.environment,
+            mounts: self.mounts,
+            network: Some(self.network),
+            enable_writable_file_system: Some(self.enable_writable_file_system),
+            working_directory: self.working_directory,
+            user: Some(self.user),
+            group: Some(self.group),
+        }
+    }
+}
+
 /// The part that an image plays in a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CollapsedImage {

@@ -277,6 +277,24 @@ fn image_names_are_examined_only_when_the_image_is_used() {
 }
 
 #[test]
+fn a_collapsed_container_collapses_to_itself() {
+    let base = ContainerSpec {
+        parent: image("docker://python", ImageUse::ALL),
+        working_directory: None,
+        ..full(1)
+    };
+    let named = Named::from([("base", base)]);
+    let job = ContainerSpec {
+        parent: parent("base", ContainerUse::ALL),
+        ..Default::default()
+    };
+    let collapsed = run(&job, &named).unwrap();
+    assert!(collapsed.image.is_some());
+    let again = run(&collapsed.clone().into_container(), &Named::new()).unwrap();
+    assert_eq!(again, collapsed);
+}
+
+#[test]
 fn ancestry_follows_links_that_pass_the_member_on() {
     let named = Named::from([
         (
