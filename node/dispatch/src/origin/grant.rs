@@ -1,0 +1,238 @@
+//! Which jobs a node gets that asks for work.
+
+use super::{Origin, Peer, Stage, TYPICAL_FIRST_US, Timer};
+use crate::{
+    Body, Ignored, Job, JobId, LeaseId, NodeId, Requirements,
+    context::Context,
+    message::{MAX_LEASES, MESSAGE_BYTES},
+};
+use std::sync::Arc;
+
+/// How far behind the first a job may stand that is preferred for its layers.
+const WINDOW: usize = 16;
+
+/// What a node asks for.
+#[derive(Clone, Copy)]
+pub(crate) struct Request {
+    pub(crate) number: u64,
+    pub(crate) slots: u16,
+    pub(crate) prefetch: bool,
+}
+
+/// Finds jobs for one node.
+struct Chooser {
+    node: NodeId,
+    /// The kinds of jobs that the node can run.
+    classes: Vec<Arc<Requirements>>,
+    /// How many bytes of layers may be pulled for a job without making it later than it would be
+    /// where the queue is worked off now.
+    pull_limit_bytes: u64,
+    /// Layers of the job looked at last, and what the node lacks of them.
+    lacking: Option<(Arc<[crate::Layer]>, u64)>,
+}
+
+impl Origin {
+    /// An executor asks for work.
+    pub(crate) fn handle_request(&mut self, cx: &mut Context<'_>, from: NodeId, request: Request) {
+        let now = cx.now;
+        let peer = self.peers.entry(from).or_insert_with(|| Peer::new(now));
+        self.waker.answered(peer);
+        if request.number < peer.answered {
+            cx.ignore(Ignored::OldRequest);
+            return;
+        }
+        if request.number == peer.answered {
+            self.grant_again(cx, from, request.number);
+            return;
+        }
+        peer.answered = request.number;
+        let mut leases = self.choose(cx, from, request);
+        if leases.is_empty() {
+            leases = self.choose_at_tail(cx, from, request);
+        }
+        self.send_grant(cx, from, request.number, leases);
+        self.pump(cx);
+    }
+
+    /// A request was repeated: what is left of its grant is sent again.
+    fn grant_again(&mut self, cx: &mut Context<'_>, to: NodeId, number: u64) {
+        let Some(peer) = self.peers.get(&to) else {
+            return;
+        };
+        let leases = peer
+            .leases
+            .iter()
+            .filter(|(_, lease)| lease.number == number);
+        let leases = leases.map(|(&id, _)| id).collect();
+        self.send_grant(cx, to, number, leases);
+    }
+
+    fn send_grant(&mut self, cx: &mut Context<'_>, to: NodeId, number: u64, ids: Vec<LeaseId>) {
+        let load = self.load();
+        let leases: Vec<(LeaseId, Job)> = ids
+            .into_iter()
+            .filter_map(|id| Some((id, self.jobs.get(&id.job)?.job.clone())))
+            .collect();
+        let Some(peer) = self.peers.get_mut(&to) else {
+            return;
+        };
+        if to != cx.me() && !leases.is_empty() {
+            let silent_at = cx.now + cx.shared.config.lease_time;
+            if self.deadlines.get(Timer::Silent(to)).is_none() {
+                self.deadlines.set(Timer::Silent(to), Some(silent_at));
+            }
+        }
+        peer.told_of_work = !leases.is_empty() && load.queued > 0;
+        if !peer.told_of_work {
+            self.waker.add_hungry(to, peer);
+        }
+        cx.send(
+            to,
+            Body::Grant {
+                number,
+                load,
+                leases,
+            },
+        );
+    }
+
+    /// Takes jobs out of the backlog: the longest first, at least enough for the slots asked for,
+    /// and more as long as much is left for everyone else.
+    fn choose(&mut self, cx: &mut Context<'_>, node: NodeId, request: Request) -> Vec<LeaseId> {
+        let Some(capabilities) = cx.capabilities(node) else {
+            return Vec::new();
+        };
+        let slots = capabilities.slots;
+        let local = node == cx.me();
+        let runs_here =
+            |needs: &&Arc<Requirements>| capabilities.satisfy(needs) && (local || !needs.local);
+        let classes: Vec<_> = self.backlog.classes().filter(runs_here).cloned().collect();
+        if classes.is_empty() {
+            return Vec::new();
+        }
+        let typical_us = self.typical_us.unwrap_or(TYPICAL_FIRST_US);
+        let work_us = self.backlog.work_us(typical_us);
+        let drain_us = work_us / self.slots_held.max(1);
+        let pull_limit_bytes = u64::try_from(
+            u128::from(drain_us) * u128::from(cx.shared.config.pull_bytes_per_second) / 1_000_000,
+        );
+        let mut chooser = Chooser {
+            node,
+            classes,
+            pull_limit_bytes: pull_limit_bytes.unwrap_or(u64::MAX),
+            lacking: None,
+        };
+
+        let wanted = request.slots.min(slots);
+        let batch_us = if request.prefetch && !local {
+            work_us / (2 * self.slots_to_expect(cx)) * u64::from(slots)
+        } else {
+            0
+        };
+        let held = self.peers.get(&node).map_or(0, |peer| peer.leases.len());
+        let room = MAX_LEASES.saturating_sub(held);
+        let mut leases = Vec::new();
+        let (mut taken_slots, mut taken_us, mut taken_bytes) = (0_u64, 0_u64, 0_usize);
+        while leases.len() < room && taken_bytes < MESSAGE_BYTES {
+            let Some(id) = self.next_for(cx, &mut chooser) else {
+                break;
+            };
+            let Some(record) = self.jobs.get(&id) else {
+                break;
+            };
+            let work_us = record
+                .job
+                .work_us()
+                .unwrap_or_else(|| typical_us.saturating_mul(u64::from(record.job.needs.slots)));
+            if taken_slots >= u64::from(wanted) && taken_us.saturating_add(work_us) > batch_us {
+                break;
+            }
+            taken_slots += u64::from(record.job.needs.slots);
+            taken_us = taken_us.saturating_add(work_us);
+            taken_bytes += record.job.payload.len();
+            leases.extend(self.lease(cx.now, id, node, request.number));
+        }
+        leases
+    }
+
+    /// How many slots of the mesh this origin may count on: those it holds and those that are
+    /// free, but no less than its share.
+    fn slots_to_expect(&self, cx: &Context<'_>) -> u64 {
+        let mesh = cx.view.slots();
+        let total = mesh.total.max(1);
+        let share = total / (cx.view.loaded_len() as u64 + 1);
+        (mesh.free + self.slots_held).clamp(share, total).max(1)
+    }
+
+    /// The best job for a node, which is left in the backlog.
+    fn next_for(&self, cx: &Context<'_>, chooser: &mut Chooser) -> Option<JobId> {
+        loop {
+            let (position, queue) = chooser
+                .classes
+                .iter()
+                .enumerate()
+                .filter_map(|(position, needs)| Some((position, self.backlog.class(needs)?)))
+                .min_by_key(|(_, queue)| queue.peek().map(|(_, rank)| rank))?;
+            let first_priority = queue.peek()?.1.priority;
+            let mut second_best = None;
+            for (id, rank) in queue.iter().take(WINDOW) {
+                if rank.priority != first_priority {
+                    break;
+                }
+                let Some(record) = self.jobs.get(&id) else {
+                    continue;
+                };
+                if let Stage::Queued(queued) = record.stage
+                    && record
+                        .attempts()
+                        .iter()
+                        .any(|attempt| attempt.node == chooser.node)
+                    && cx.now < queued.since + cx.shared.config.avoid_time
+                    && !cx.view.is_empty()
+                {
+                    continue;
+                }
+                let lacking = self.lacking_bytes(cx, chooser, &record.job.layers);
+                if lacking == 0 {
+                    return Some(id);
+                }
+                if second_best.is_none() && lacking <= chooser.pull_limit_bytes {
+                    second_best = Some(id);
+                }
+            }
+            if second_best.is_some() {
+                return second_best;
+            }
+            // Nothing near the front of this class is worth running there.
+            chooser.classes.swap_remove(position);
+        }
+    }
+
+    /// What a node would have to pull before it can run a job.
+    fn lacking_bytes(
+        &self,
+        cx: &Context<'_>,
+        chooser: &mut Chooser,
+        layers: &Arc<[crate::Layer]>,
+    ) -> u64 {
+        if chooser.node == cx.shared.me || layers.is_empty() {
+            return 0;
+        }
+        if let Some((known, lacking)) = &chooser.lacking
+            && Arc::ptr_eq(known, layers)
+        {
+            return *lacking;
+        }
+        let peer = self.peers.get(&chooser.node);
+        let lacking = layers
+            .iter()
+            .filter(|layer| {
+                !peer.is_some_and(|peer| peer.was_sent_to(&layer.id))
+                    && !cx.view.holds_layer(chooser.node, &layer.id)
+            })
+            .map(|layer| layer.size_bytes)
+            .fold(0, u64::saturating_add);
+        chooser.lacking = Some((Arc::clone(layers), lacking));
+        lacking
+    }
+}
