@@ -37,4 +37,5 @@ compare *ARGS:
 
 # The property tests of every parser, decoder and core, with many more cases: `just fuzz`, `just fuzz 5000 parses`
 fuzz CASES="100000" FILTER="":
-    PROPTEST_CASES={{ CASES }} cargo test --release --lib -p maelstrom-spec -p maelstrom-content -p maelstrom-pull -p maelstrom-gossip -p maelstrom-dispatch -p maelstrom-runner -p maelstrom-runtime {{ FILTER }}
+    PROPTEST_CASES={{ CASES }} cargo test --release --tests -p maelstrom-spec -p maelstrom-pull -p maelstrom-gossip -p maelstrom-dispatch -- {{ FILTER }}
+    PROPTEST_CASES={{ CASES }} cargo test --release --lib -p maelstrom-content -p maelstrom-runner -p maelstrom-runtime -- {{ FILTER }}
