@@ -3,5 +3,6 @@
 pub mod config;
 pub mod excerpt;
 pub mod filter;
+pub mod listing;
 pub mod metadata;
 pub mod size;
