@@ -13,6 +13,7 @@
 
 mod advert;
 mod config;
+mod election;
 mod exchange;
 mod id;
 mod layers;
@@ -24,6 +25,9 @@ mod wire;
 
 pub use advert::{AdvertError, Claim, Lending, Load, Profile};
 pub use config::Config;
+pub use election::{
+    COUNCIL, Election, ElectionConfig, ElectionEvent, ElectionMessage, ElectionTransmit,
+};
 pub use id::NodeId;
 pub use layers::LayerDigest;
 pub use membership::{Event, Membership, MessageError, Stats, Transmit};
