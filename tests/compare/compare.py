@@ -91,6 +91,7 @@ class Cargo:
     def __init__(self, project: Path, logs: Path):
         self.project = project
         self.logs = logs
+        self.packages: set[str] = set()
         # A CARGO_TARGET_DIR meant for this repository is not meant for the project.
         dropped = ("CARGO_TARGET_DIR", "RUST_TEST_THREADS")
         self.env = {name: value for name, value in os.environ.items() if name not in dropped}
@@ -104,6 +105,7 @@ class Cargo:
         messages = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         metadata = json.loads(subprocess.run(["cargo", "metadata", "--no-deps", "--format-version=1"], cwd=self.project, env=self.env, check=True, stdout=subprocess.PIPE).stdout)
         packages = {package["id"]: package["name"] for package in metadata["packages"]}
+        self.packages = set(packages.values())
         kinds = {"bin": "binary", "test": "test", "bench": "benchmark", "example": "example"}
         return {
             Path(m["executable"]): Binary(packages[m["package_id"]], m["target"]["name"], kinds.get(m["target"]["kind"][0], "library"))
@@ -169,7 +171,9 @@ class Maelstrom:
         code, lines = self.run(["--list-tests"], "cargo-maelstrom-list.log")
         if code != 0:
             raise Problem("cargo maelstrom --list-tests failed:\n" + "\n".join(lines[-30:]))
-        listed = Counter(line for line in lines if line and not line.startswith(("warning", " ")))
+        # The compiler's warnings follow the listing, on the same stream.
+        end = next((number for number, line in enumerate(lines) if line.startswith("warning")), len(lines))
+        listed = Counter(line for line in lines[:end] if line.split(" ")[0] in self.cargo.packages)
         code, lines = self.run([], "cargo-maelstrom.log")
         starts = [number for number, line in enumerate(lines) if SUMMARY.match(line)]
         if not starts:
