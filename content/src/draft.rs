@@ -18,9 +18,6 @@ const PARENT_MODE: u32 = 0o755;
 /// How many symbolic links one path may lead through, as in Linux.
 const MAX_LINKS: usize = 40;
 
-/// How deep directories may be nested: more does not fit into a path.
-const MAX_DEPTH: usize = path::MAX_PATH_BYTES / 2;
-
 /// Where the contents of a file come from.
 #[derive(Clone, Debug)]
 pub(crate) enum FileSource {
@@ -102,9 +99,6 @@ impl Draft {
             };
         };
         let mut parents = self.resolve(parents)?;
-        if parents.len() >= MAX_DEPTH {
-            return Err("it is nested too deep".into());
-        }
         parents.push((*name).into());
         path::check(&parents.join(b"/".as_slice())).map_err(|problem| problem.to_string())?;
         parents.pop();
@@ -203,8 +197,8 @@ impl Draft {
                     ahead.extend(target.split(|byte| *byte == b'/').rev().map(Into::into));
                 }
             }
-            if ahead.len() + resolved.len() > 2 * MAX_DEPTH {
-                return Err("it is nested too deep".into());
+            if ahead.len() + resolved.len() > path::MAX_PATH_BYTES {
+                return Err("its parents lead too deep".into());
             }
         }
         Ok(resolved)
@@ -267,7 +261,7 @@ impl Draft {
     }
 }
 
-/// Recursion is bounded by [`MAX_DEPTH`].
+/// Recursion is bounded, as the depth of paths is.
 fn collect(
     directory: &Directory,
     path: &mut Vec<u8>,

@@ -32,6 +32,14 @@ impl Timestamp {
         seconds: 1_704_931_200,
         nanoseconds: 0,
     };
+
+    /// Whether a file that was given this time may have `found` afterwards. File systems cut
+    /// off fractions of seconds, and have a first and a last moment.
+    pub(crate) fn is_kept_as(self, found: Timestamp) -> bool {
+        let everywhere = 0..=i64::from(i32::MAX);
+        !everywhere.contains(&self.seconds)
+            || (self.seconds == found.seconds && found.nanoseconds <= self.nanoseconds)
+    }
 }
 
 /// A path inside a layer: relative to its root, without empty, `.` and `..` components, and

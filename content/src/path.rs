@@ -8,6 +8,9 @@ pub(crate) const MAX_PATH_BYTES: usize = 4095;
 /// The longest component of a path, in bytes.
 const MAX_NAME_BYTES: usize = 255;
 
+/// How many components a path may have: layers are handled with recursion on small stacks.
+pub(crate) const MAX_DEPTH: usize = 128;
+
 /// Why bytes are not the path of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathProblem {
@@ -17,6 +20,8 @@ pub enum PathProblem {
     TooLong,
     /// A component of more than 255 bytes.
     NameTooLong,
+    /// More than 128 components.
+    TooDeep,
     /// A leading slash.
     Absolute,
     /// An empty component: a doubled or trailing slash.
@@ -33,6 +38,7 @@ impl fmt::Display for PathProblem {
             PathProblem::Empty => "it is empty",
             PathProblem::TooLong => "it is longer than 4,095 bytes",
             PathProblem::NameTooLong => "it has a component longer than 255 bytes",
+            PathProblem::TooDeep => "it has more than 128 components",
             PathProblem::Absolute => "it is absolute",
             PathProblem::EmptyComponent => "it has an empty component",
             PathProblem::Dots => "it has a component `.` or `..`",
@@ -55,7 +61,10 @@ pub(crate) fn check(path: &[u8]) -> Result<(), PathProblem> {
     if path.contains(&0) {
         return Err(PathProblem::ZeroByte);
     }
-    for name in path.split(|byte| *byte == b'/') {
+    for (depth, name) in path.split(|byte| *byte == b'/').enumerate() {
+        if depth >= MAX_DEPTH {
+            return Err(PathProblem::TooDeep);
+        }
         match name {
             b"" => return Err(PathProblem::EmptyComponent),
             b"." | b".." => return Err(PathProblem::Dots),
@@ -157,6 +166,8 @@ mod tests {
         }
         assert_eq!(check(&[b'a'; 256]), Err(NameTooLong));
         assert_eq!(check(&b"a/".repeat(3000)), Err(TooLong));
+        assert_eq!(check(&[b"a".as_slice(); 129].join(&b'/')), Err(TooDeep));
+        assert_eq!(check(&[b"a".as_slice(); 128].join(&b'/')), Ok(()));
         for path in ["a", "a/b", "...", "a/..b", " "] {
             assert_eq!(check(path.as_bytes()), Ok(()), "{path:?}");
         }

@@ -1,13 +1,24 @@
 //! Layers from the specifications that users write.
 
+mod elf;
 mod glob;
+mod libraries;
 mod paths;
 mod prefix;
+mod programs;
+mod search;
+mod spellings;
 mod stubs;
+mod tar;
 
-use crate::{LayerBuilder, LayerError, LayerId, ModificationTimes, Store};
+use crate::{
+    LayerBuilder, LayerError, LayerId, ModificationTimes, Store, StoreError, store::stored_file,
+};
 use maelstrom_spec::{LayerSpec, SymlinkSpec};
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Where to look for what a [`LayerSpec`] names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,15 +70,49 @@ impl Store {
                     program: program.clone(),
                 });
             }
-            LayerSpec::Tar { .. }
-            | LayerSpec::Programs { .. }
-            | LayerSpec::SharedLibraryDependencies { .. } => {
-                return Err(LayerError::Command {
-                    program: format!("{spec:?}"),
-                });
-            }
+            LayerSpec::Tar { path } => return tar::build(self, path, context),
+            LayerSpec::Programs { programs } => programs::add(&mut builder, programs, context)?,
+            LayerSpec::SharedLibraryDependencies {
+                binary_paths,
+                prefix_options,
+            } => libraries::add(&mut builder, binary_paths, prefix_options, context)?,
         }
         builder.finish()
+    }
+}
+
+impl Store {
+    /// Where the layer is remembered that `digest` makes under these rules.
+    fn memo_path(&self, rules: &[u8], digest: &[u8; 32]) -> PathBuf {
+        let key = blake3::Hasher::new()
+            .update(rules)
+            .update(digest)
+            .finalize();
+        self.inner.layout.memos().join(key.to_hex().as_str())
+    }
+
+    fn write_memo(&self, path: &Path, id: LayerId) -> Result<(), StoreError> {
+        let tmp = self.inner.process.tmp_path();
+        fs::write(&tmp, id.as_bytes()).map_err(StoreError::io("write", &tmp))?;
+        fs::rename(&tmp, path).map_err(StoreError::io("create", path))
+    }
+
+    /// Keeps a layer if everything it needs is there.
+    fn keep_if_complete(&self, id: LayerId) -> Result<bool, StoreError> {
+        let _lock = self.inner.shared_lock()?;
+        let Ok(manifest) = self.inner.read_manifest(id) else {
+            return Ok(false);
+        };
+        let complete = self.inner.is_complete(id, &manifest)?
+            || manifest
+                .entries()
+                .iter()
+                .filter_map(stored_file)
+                .all(|file| self.inner.has_file(&file));
+        if complete {
+            self.inner.keep_layer(id, &manifest.encode())?;
+        }
+        Ok(complete)
     }
 }
 
@@ -79,6 +124,6 @@ fn add_symlinks(builder: &mut LayerBuilder, symlinks: &[SymlinkSpec]) {
 
 /// The layer that a memo names, if it can be read.
 pub(crate) fn read_memo(path: &Path) -> Option<LayerId> {
-    let bytes = std::fs::read(path).ok()?;
+    let bytes = fs::read(path).ok()?;
     Some(LayerId::from_bytes(bytes.try_into().ok()?))
 }

@@ -40,7 +40,7 @@ impl Inner {
             metadata.is_file()
                 && metadata.size() == file.size_bytes
                 && metadata.mode() & 0o7777 == file.mode
-                && stat::modified(&metadata) == file.modified
+                && file.modified.is_kept_as(stat::modified(&metadata))
         })
     }
 
@@ -73,6 +73,13 @@ impl Inner {
         let after = source
             .metadata()
             .map_err(LayerError::source("read", path))?;
+        if self
+            .digests
+            .get(&stat.stamp)
+            .is_some_and(|known| known != content)
+        {
+            self.digests.forget(&stat.stamp);
+        }
         if FileStat::new(&after).stamp == stat.stamp {
             self.digests.insert(&stat.stamp, content, before);
         } else {

@@ -22,6 +22,7 @@ pub use import::LayerImport;
 pub use process::Pin;
 pub use stack::Stack;
 pub use tree::Tree;
+pub(crate) use tree::stored_file;
 
 use crate::{LayerBuilder, LayerId, Manifest, StoreError};
 use digests::Digests;

@@ -480,7 +480,7 @@ fn check_entry(root: &OwnedFd, entry: &Entry) -> Result<(), &'static str> {
     if stat.st_mode & 0o7777 != entry.mode {
         return Err("has another mode");
     }
-    if timestamp(&stat) != entry.modified {
+    if !entry.modified.is_kept_as(timestamp(&stat)) {
         return Err("was changed");
     }
     Ok(())
