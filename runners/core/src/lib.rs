@@ -1,8 +1,10 @@
 //! What all test runners share: configuration, filters, directives, the test record, the UI, the client library.
 
+pub mod client;
 pub mod config;
 pub mod excerpt;
 pub mod filter;
 pub mod listing;
 pub mod metadata;
+pub mod runner;
 pub mod size;

@@ -1,0 +1,697 @@
+//! One round of building the workspace's tests and listing them.
+
+use crate::{
+    artifact::{CargoArtifact, Invocation, Workshop, key},
+    build::{self, BuildEvent},
+    cargo_config,
+    cargo_test::{self, BuiltFiles, ProjectPlaces},
+    environment::{BuildFacts, SharedEnvironment},
+    harness,
+    host::Identity,
+    libtest::ListCommand,
+    options::CargoOptions,
+    sysroot::Toolchain,
+    workspace::{self, Workspace, directory, kind_of},
+};
+use anyhow::{Result, anyhow};
+use cargo_metadata::{Artifact, BuildScript, Package, PackageId, Target, TargetKind};
+use maelstrom_runner::{
+    filter::{CargoFacts, Selection, TargetKind as Kind},
+    listing::CaseMetadata,
+    metadata::MetadataOptions,
+    runner::{Collected, Exit, Project, Sink, Tools},
+};
+use maelstrom_spec::ContainerSpec;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+/// One round's view of a workspace.
+pub(crate) struct CargoProject {
+    workspace: Workspace,
+    options: Arc<CargoOptions>,
+    invocation: Arc<Invocation>,
+    /// The packages that were chosen by name.
+    chosen: BTreeSet<PackageId>,
+    tools: Tools,
+    color: bool,
+    identity: Identity,
+    base: ContainerSpec,
+}
+
+impl CargoProject {
+    pub(crate) fn new(
+        workspace: Workspace,
+        options: Arc<CargoOptions>,
+        invocation: Arc<Invocation>,
+        chosen: BTreeSet<PackageId>,
+        tools: &Tools,
+        color: bool,
+    ) -> CargoProject {
+        let identity = Identity::of_process();
+        let inside: Vec<PathBuf> = workspace
+            .members()
+            .map(|package| directory(package).to_owned())
+            .chain([
+                workspace.root().to_owned(),
+                workspace.target_dir().to_owned(),
+            ])
+            .chain(
+                options
+                    .target_dir
+                    .as_ref()
+                    .and_then(|path| std::path::absolute(path).ok()),
+            )
+            .collect();
+        let base = cargo_test::base_container(&identity, inside.iter().map(PathBuf::as_path));
+        CargoProject {
+            workspace,
+            options,
+            invocation,
+            chosen,
+            tools: tools.clone(),
+            color,
+            identity,
+            base,
+        }
+    }
+
+    /// The chosen packages that may have selected tests.
+    fn selected(&self, selection: &Selection) -> Vec<&Package> {
+        self.workspace
+            .members()
+            .filter(|package| self.chosen.contains(&package.id))
+            .filter(|package| {
+                let facts = CargoFacts {
+                    package: Some(&package.name),
+                    ..CargoFacts::default()
+                };
+                selection.evaluate(&facts).is_possible()
+            })
+            .collect()
+    }
+
+    fn places(&self) -> ProjectPlaces {
+        let mut roots = vec![self.workspace.root().to_owned()];
+        roots.extend(self.workspace.outside_directories(&self.tools));
+        let mut excluded = vec![self.workspace.target_dir().to_owned()];
+        excluded.extend(
+            self.options
+                .target_dir
+                .as_ref()
+                .and_then(|path| std::path::absolute(path).ok()),
+        );
+        if let Some(directory) = &self.workspace.metadata.build_directory {
+            excluded.push(directory.as_std_path().to_owned());
+        }
+        ProjectPlaces { roots, excluded }
+    }
+}
+
+impl Project for CargoProject {
+    type Artifact = CargoArtifact;
+
+    fn metadata_options(&self) -> MetadataOptions {
+        let build_dir = self
+            .workspace
+            .target_dir()
+            .join(self.options.build_directory_name());
+        MetadataOptions {
+            template_variables: BTreeMap::from([(
+                "build-dir".to_owned(),
+                build_dir.to_string_lossy().into_owned(),
+            )]),
+            predefined_containers: BTreeMap::from([(
+                cargo_test::NAME.to_owned(),
+                self.base.clone(),
+            )]),
+        }
+    }
+
+    fn packages(&self, selection: &Selection) -> Vec<String> {
+        self.selected(selection)
+            .iter()
+            .map(|package| package.name.to_string())
+            .collect()
+    }
+
+    fn binaries(&self, selection: &Selection) -> Vec<String> {
+        let mut names = Vec::new();
+        for package in self.selected(selection) {
+            for target in package.targets.iter().filter(|target| target.test) {
+                let Some(kind) = kind_of(target) else {
+                    continue;
+                };
+                if !selection
+                    .evaluate(&facts_of(package, target, kind))
+                    .is_possible()
+                {
+                    continue;
+                }
+                names.push(if target.name == *package.name {
+                    format!("{} ({kind})", package.name)
+                } else {
+                    format!("{} {} ({kind})", package.name, target.name)
+                });
+            }
+        }
+        names
+    }
+
+    fn inventory(&self) -> Vec<(String, Option<Vec<String>>)> {
+        self.workspace
+            .members()
+            .map(|package| {
+                let keys = package
+                    .targets
+                    .iter()
+                    .filter_map(|target| Some(key(&target.name, kind_of(target)?)));
+                (package.name.to_string(), Some(keys.collect()))
+            })
+            .collect()
+    }
+
+    fn selects_recorded(
+        &self,
+        selection: &Selection,
+        package: &str,
+        artifact: &str,
+        case: &str,
+        _: Option<&CaseMetadata>,
+    ) -> bool {
+        let target = artifact.strip_suffix(')').and_then(|key| {
+            let (name, kind) = key.rsplit_once('(')?;
+            Some((kind.parse().ok()?, name))
+        });
+        self.workspace
+            .members()
+            .any(|member| *member.name == *package && self.chosen.contains(&member.id))
+            && selection
+                .evaluate(&CargoFacts {
+                    package: Some(package),
+                    target,
+                    case: Some(case),
+                })
+                .is_true()
+    }
+
+    fn collect(&self, sink: &Sink<CargoArtifact>) -> Result<Collected> {
+        let packages = self.selected(sink.selection());
+        if packages.is_empty() {
+            return Ok(Collected::Everything);
+        }
+        Round::new(self, sink).collect(&packages)
+    }
+}
+
+fn facts_of<'a>(package: &'a Package, target: &'a Target, kind: Kind) -> CargoFacts<'a> {
+    CargoFacts {
+        package: Some(&package.name),
+        target: Some((kind, &target.name)),
+        case: None,
+    }
+}
+
+/// A test binary that Cargo has built.
+struct TestBinary<'a> {
+    package: &'a Package,
+    target: Target,
+    kind: Kind,
+    path: PathBuf,
+    own_harness: bool,
+}
+
+/// A test binary that may need what the build has not yet made.
+struct Waiting<'a> {
+    binary: TestBinary<'a>,
+    artifact: CargoArtifact,
+}
+
+/// What Cargo reported so far.
+#[derive(Default)]
+struct Built {
+    /// By package and name.
+    binaries: BTreeMap<PackageId, Vec<(String, PathBuf)>>,
+    /// Everything that tests may look for.
+    files: BTreeSet<PathBuf>,
+    scripts: BTreeMap<PackageId, BuildScript>,
+    /// Directories in which build scripts leave shared libraries.
+    native: BTreeSet<PathBuf>,
+}
+
+/// The collecting of one round.
+struct Round<'a> {
+    project: &'a CargoProject,
+    sink: &'a Sink<CargoArtifact>,
+    workshop: Arc<Workshop>,
+    environment: OnceLock<Result<(SharedEnvironment, Toolchain), String>>,
+    built: Mutex<Built>,
+    /// Whether there are programs or libraries that integration tests may look for.
+    has_binaries: bool,
+}
+
+impl<'a> Round<'a> {
+    fn new(project: &'a CargoProject, sink: &'a Sink<CargoArtifact>) -> Round<'a> {
+        let workshop = Workshop::new(
+            sink.lazy_client().clone(),
+            project.tools.clone(),
+            project.identity.clone(),
+            project.base.clone(),
+            project.places(),
+        );
+        let has_binaries = project
+            .workspace
+            .members()
+            .any(|package| package.targets.iter().any(workspace::is_looked_for));
+        Round {
+            project,
+            sink,
+            workshop: Arc::new(workshop),
+            environment: OnceLock::new(),
+            built: Mutex::default(),
+            has_binaries,
+        }
+    }
+
+    fn built(&self) -> std::sync::MutexGuard<'_, Built> {
+        self.built.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The environment that all tests share. The first caller makes it.
+    fn environment(&self) -> Result<&(SharedEnvironment, Toolchain)> {
+        let made = self.environment.get_or_init(|| {
+            let toolchain =
+                Toolchain::find(self.project.options.target.as_deref(), &self.project.tools);
+            let user: BTreeMap<String, String> = std::env::vars_os()
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .collect();
+            let home = cargo_config::cargo_home(
+                std::env::var_os("CARGO_HOME"),
+                std::env::home_dir().as_deref(),
+            );
+            let directory = std::env::current_dir()
+                .map_err(|error| format!("finding the current directory: {error}"))?;
+            let config = cargo_config::environment(&directory, home.as_deref(), |name| {
+                std::env::var_os(name).is_some()
+            })
+            .map_err(|error| format!("{error:#}"))?;
+            let names: Vec<&str> = self
+                .project
+                .workspace
+                .members()
+                .map(|package| package.name.as_str())
+                .collect();
+            let environment = SharedEnvironment::new(
+                &user,
+                &config,
+                &toolchain.cargo,
+                &self.project.identity.home,
+                &names,
+            );
+            Ok((environment, toolchain))
+        });
+        made.as_ref().map_err(|message| anyhow!("{message}"))
+    }
+
+    fn collect(&self, packages: &[&Package]) -> Result<Collected> {
+        let (sender, receiver) = crossbeam_channel::unbounded::<TestBinary<'_>>();
+        let waiting: Mutex<Vec<Waiting<'_>>> = Mutex::default();
+        let failure = Failure::default();
+        let status = thread::scope(|scope| {
+            // Needed by almost every test, and ready when Cargo is.
+            if !self.sink.only_lists() {
+                scope.spawn(|| self.workshop.shared_layers());
+            }
+            scope.spawn(|| self.environment().map(drop));
+            for _ in 0..parallelism() {
+                let receiver = receiver.clone();
+                let (waiting, failure) = (&waiting, &failure);
+                scope.spawn(move || {
+                    for binary in receiver {
+                        match self.begin(binary) {
+                            Ok(Some(one)) => waiting
+                                .lock()
+                                .unwrap_or_else(PoisonError::into_inner)
+                                .push(one),
+                            Ok(None) => {}
+                            Err(error) => failure.set(error),
+                        }
+                    }
+                });
+            }
+            let status = build::build(
+                &self.project.options,
+                packages,
+                self.project.color,
+                &self.project.tools,
+                |event| {
+                    if let Some(binary) = self.note(event) {
+                        let _ = sender.send(binary);
+                    }
+                    Ok(())
+                },
+                |line| self.sink.line(line),
+            );
+            drop(sender);
+            status
+        });
+        let status = status?;
+        failure.check()?;
+        if !status.success() {
+            return Ok(Collected::Failed(Exit::of_tool(status)));
+        }
+        let waiting = waiting.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.finish(waiting, &failure);
+        failure.check()?;
+        Ok(Collected::Everything)
+    }
+
+    /// Lists a binary that was built, as far as that can be done now, and hands it over unless it
+    /// has to wait for the end of the build.
+    fn begin(&self, binary: TestBinary<'a>) -> Result<Option<Waiting<'a>>> {
+        let mut artifact = CargoArtifact::new(
+            binary.package,
+            &binary.target,
+            binary.kind,
+            binary.path.clone(),
+            self.project.invocation.clone(),
+            self.workshop.clone(),
+        );
+        self.furnish(&mut artifact, &binary)?;
+        let waits = self.waits_for_build(&binary);
+        if !binary.own_harness {
+            self.list(&mut artifact, &binary)?;
+        } else if !waits {
+            self.list_in_container(&mut artifact, &binary)?;
+        }
+        if waits {
+            return Ok(Some(Waiting { binary, artifact }));
+        }
+        self.sink.artifact(Arc::new(artifact))?;
+        Ok(None)
+    }
+
+    /// Hands over the binaries that waited for the end of the build.
+    fn finish(&self, waiting: Vec<Waiting<'a>>, failure: &Failure) {
+        let everything = Arc::new(self.everything_built(&waiting));
+        let waiting: Vec<Mutex<Option<Waiting<'_>>>> = waiting
+            .into_iter()
+            .map(|one| Mutex::new(Some(one)))
+            .collect();
+        let next = AtomicUsize::new(0);
+        let hand_over = |Waiting {
+                             binary,
+                             mut artifact,
+                         }: Waiting<'_>| {
+            self.furnish(&mut artifact, &binary)?;
+            artifact.built = everything.clone();
+            if binary.own_harness {
+                self.list_in_container(&mut artifact, &binary)?;
+            }
+            self.sink.artifact(Arc::new(artifact))
+        };
+        thread::scope(|scope| {
+            for _ in 0..parallelism().min(waiting.len()) {
+                scope.spawn(|| {
+                    while let Some(slot) = waiting.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let one = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+                        if let Some(Err(error)) = one.map(hand_over) {
+                            failure.set(error);
+                        }
+                    }
+                });
+            }
+        });
+    }
+
+    /// Takes note of what Cargo reports. Returns a test binary if that is one to be listed.
+    fn note(&self, event: BuildEvent) -> Option<TestBinary<'a>> {
+        let project = self.project;
+        match event {
+            BuildEvent::BuildScript(script) => {
+                let mut built = self.built();
+                let native = script.linked_paths.iter().map(|path| {
+                    let path = path.as_str();
+                    PathBuf::from(path.split_once('=').map_or(path, |(_, path)| path))
+                });
+                built.native.extend(native);
+                if project
+                    .workspace
+                    .metadata
+                    .workspace_members
+                    .contains(&script.package_id)
+                {
+                    built.scripts.insert(script.package_id.clone(), script);
+                }
+                None
+            }
+            BuildEvent::Artifact(artifact) => {
+                let package = project
+                    .workspace
+                    .members()
+                    .find(|package| package.id == artifact.package_id)?;
+                if !artifact.profile.test {
+                    self.note_binaries(&artifact);
+                    return None;
+                }
+                let path = artifact.executable?.into_std_path_buf();
+                let kind = kind_of(&artifact.target)?;
+                if !self.is_wanted(package, &artifact.target, kind) {
+                    return None;
+                }
+                let without = workspace::targets_without_harness(package);
+                let own_harness = without.contains(&(kind, artifact.target.name.clone()));
+                Some(TestBinary {
+                    package,
+                    target: artifact.target,
+                    kind,
+                    path,
+                    own_harness,
+                })
+            }
+        }
+    }
+
+    fn note_binaries(&self, artifact: &Artifact) {
+        let mut built = self.built();
+        if let Some(executable) = &artifact.executable {
+            let path = executable.as_std_path().to_owned();
+            if artifact.target.kind.contains(&TargetKind::Bin) {
+                let name = artifact.target.name.clone();
+                built
+                    .binaries
+                    .entry(artifact.package_id.clone())
+                    .or_default()
+                    .push((name, path.clone()));
+            }
+            if workspace::is_looked_for(&artifact.target) {
+                built.files.insert(path);
+            }
+        }
+        if !artifact.target.kind.contains(&TargetKind::ProcMacro) {
+            let libraries = artifact
+                .filenames
+                .iter()
+                .filter(|path| path.extension() == Some("so"));
+            built
+                .files
+                .extend(libraries.map(|path| path.as_std_path().to_owned()));
+        }
+    }
+
+    /// Whether a target can have selected tests. With a metadata file in the manner of Maelstrom
+    /// 0.14, those of procedural macros do not count.
+    fn is_wanted(&self, package: &Package, target: &Target, kind: Kind) -> bool {
+        let facts = facts_of(package, target, kind);
+        let macros = target.kind.contains(&TargetKind::ProcMacro);
+        self.sink.selection().evaluate(&facts).is_possible()
+            && (!macros || self.imitates_cargo(&facts))
+    }
+
+    /// Whether tests of a target run as `cargo test` would run them.
+    fn imitates_cargo(&self, facts: &CargoFacts<'_>) -> bool {
+        let metadata = self.sink.metadata();
+        let configuration = metadata.configuration(|pattern| pattern.evaluate(facts).is_possible());
+        metadata.inherits_layers_from(&configuration.container, cargo_test::NAME)
+    }
+
+    /// Whether a test may look for what the build has not yet made.
+    fn waits_for_build(&self, binary: &TestBinary<'_>) -> bool {
+        match binary.kind {
+            Kind::Test | Kind::Benchmark => self.has_binaries,
+            _ => self
+                .project
+                .workspace
+                .closure(binary.package)
+                .iter()
+                .flat_map(|package| &package.targets)
+                .any(|target| {
+                    workspace::is_looked_for(target) && !target.kind.contains(&TargetKind::Example)
+                }),
+        }
+    }
+
+    fn benchmarks_count(&self, binary: &TestBinary<'_>) -> bool {
+        self.imitates_cargo(&facts_of(binary.package, &binary.target, binary.kind))
+    }
+
+    fn list(&self, artifact: &mut CargoArtifact, binary: &TestBinary<'_>) -> Result<()> {
+        let command = ListCommand {
+            binary: &artifact.binary,
+            working_directory: &artifact.directory,
+            environment: &artifact.environment,
+            benchmarks: self.benchmarks_count(binary),
+        };
+        let cases = command.run(&self.project.tools)?;
+        artifact.set_cases(Some(cases));
+        Ok(())
+    }
+
+    fn list_in_container(
+        &self,
+        artifact: &mut CargoArtifact,
+        binary: &TestBinary<'_>,
+    ) -> Result<()> {
+        let cases = harness::list_in_container(
+            self.sink.client()?,
+            artifact,
+            self.benchmarks_count(binary),
+        )
+        .map_err(|message| {
+            anyhow!(
+                "could not list the tests of {}: {message}",
+                artifact.binary.display()
+            )
+        })?;
+        artifact.set_cases(cases);
+        Ok(())
+    }
+
+    /// Gives an artifact its environment, and what it sees of the build so far.
+    fn furnish(&self, artifact: &mut CargoArtifact, binary: &TestBinary<'_>) -> Result<()> {
+        let (environment, toolchain) = self.environment()?;
+        let built = self.built();
+        let package = binary.package;
+        let places = TargetPlaces::of(&binary.path);
+        let target_dir = self.project.workspace.target_dir();
+        artifact.library_path = built
+            .native
+            .iter()
+            .filter(|directory| {
+                directory.starts_with(target_dir) || directory.starts_with(&places.root)
+            })
+            .cloned()
+            .chain([places.profile.clone(), places.profile.join("deps")])
+            .chain(toolchain.libraries.iter().cloned())
+            .collect();
+        let script = built.scripts.get(&package.id);
+        let temporary_directory = places.root.join("tmp");
+        let facts = BuildFacts {
+            binaries: built.binaries.get(&package.id).map_or(&[], Vec::as_slice),
+            out_dir: script.map(|script| script.out_dir.as_std_path()),
+            script_variables: script.map_or(&[], |script| &script.env),
+            temporary_directory: Some(&temporary_directory),
+            library_path: &artifact.library_path,
+        };
+        artifact.environment = environment.of(package, binary.kind, &facts);
+        let scripts = self.project.workspace.closure(package).into_iter();
+        let scripts = scripts.filter_map(|package| built.scripts.get(&package.id));
+        artifact.built = Arc::new(BuiltFiles {
+            binaries: BTreeSet::new(),
+            out_dirs: scripts
+                .map(|script| script.out_dir.as_std_path().to_owned())
+                .collect(),
+            directories: BTreeSet::from([temporary_directory]),
+        });
+        Ok(())
+    }
+
+    /// What all tests see of a build that is over.
+    fn everything_built(&self, waiting: &[Waiting<'_>]) -> BuiltFiles {
+        let built = self.built();
+        let mut files = BuiltFiles {
+            binaries: built.files.clone(),
+            out_dirs: built
+                .scripts
+                .values()
+                .map(|script| script.out_dir.as_std_path().to_owned())
+                .collect(),
+            directories: BTreeSet::new(),
+        };
+        for places in waiting
+            .iter()
+            .map(|one| TargetPlaces::of(&one.binary.path))
+            .collect::<BTreeSet<_>>()
+        {
+            files.directories.insert(places.root.join("tmp"));
+            // Programs that an earlier build left are there for `cargo test`, too.
+            for package in self.project.workspace.members() {
+                let programs = package
+                    .targets
+                    .iter()
+                    .filter(|target| target.kind.contains(&TargetKind::Bin));
+                files.binaries.extend(
+                    programs
+                        .map(|target| places.profile.join(&target.name))
+                        .filter(|path| path.is_file()),
+                );
+            }
+        }
+        files
+    }
+}
+
+/// The first thing that went wrong in any thread.
+#[derive(Default)]
+struct Failure(Mutex<Option<anyhow::Error>>);
+
+impl Failure {
+    fn set(&self, error: anyhow::Error) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
+    }
+
+    fn check(&self) -> Result<()> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+            .map_or(Ok(()), Err)
+    }
+}
+
+fn parallelism() -> usize {
+    thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 16))
+}
+
+/// The directories of a build around a test binary.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct TargetPlaces {
+    /// Such as `target`, or `target/PLATFORM` with `--target`.
+    root: PathBuf,
+    /// Such as `target/debug`.
+    profile: PathBuf,
+}
+
+impl TargetPlaces {
+    /// Test binaries are in `deps` or `examples` of their profile's directory.
+    fn of(binary: &Path) -> TargetPlaces {
+        let profile = binary
+            .parent()
+            .and_then(Path::parent)
+            .unwrap_or(Path::new("/"))
+            .to_owned();
+        let root = profile.parent().unwrap_or(Path::new("/")).to_owned();
+        TargetPlaces { root, profile }
+    }
+}

@@ -1,0 +1,167 @@
+//! What lies between collecting tests and running them: each artifact's tests are selected,
+//! configured and given their containers, by the thread that collected them.
+
+use super::{IgnoredTests, LazyClient, Surroundings, TestArtifact};
+use crate::{
+    filter::{Facts, Pattern, Selection},
+    metadata::{Metadata, TestConfiguration},
+};
+use crossbeam_channel::Sender;
+use maelstrom_node::Container;
+use maelstrom_spec::JobError;
+use std::{sync::Arc, time::Duration};
+
+/// Where a [`Project`](super::Project) hands over what it collects. Blocks while the runner is
+/// busy.
+pub struct Sink<A> {
+    pub(super) selection: Arc<Selection>,
+    /// Whether there is a metadata file.
+    pub(super) configured: bool,
+    pub(super) metadata: Arc<Metadata<Pattern>>,
+    pub(super) client: Arc<LazyClient>,
+    pub(super) ignored_tests: IgnoredTests,
+    /// Replaces the limits of the metadata file.
+    pub(super) timeout: Option<Option<Duration>>,
+    /// Whether nothing is to be run.
+    pub(super) only_list: bool,
+    pub(super) sender: Sender<Collecting<A>>,
+}
+
+/// What collecting reports.
+pub(super) enum Collecting<A> {
+    /// An artifact, and those of its tests that are selected.
+    Artifact(Arc<A>, Vec<Ready>),
+    /// A line for the user, such as a warning of the compiler.
+    Line(String),
+    /// What is being done now.
+    Status(String),
+}
+
+/// A selected test.
+pub(super) struct Ready {
+    /// Which of its artifact's cases.
+    pub(super) case: usize,
+    /// How it runs. `None`: it is ignored, or only listed.
+    pub(super) plan: Option<Arc<Plan>>,
+}
+
+/// How tests run; shared by those of an artifact that are configured alike.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) container: Result<Arc<Container>, JobError>,
+    pub(super) program: String,
+    pub(super) timeout: Option<Duration>,
+    pub(super) outputs: Arc<[String]>,
+    pub(super) imitates_host: bool,
+}
+
+impl<A: TestArtifact> Sink<A> {
+    /// The client that jobs will be given to. Starts it if that has not been done yet.
+    ///
+    /// # Errors
+    /// Why this machine cannot run containers, or the cache cannot be used.
+    pub fn client(&self) -> anyhow::Result<&crate::client::Client> {
+        self.client.get()
+    }
+
+    /// Starts when it is first needed.
+    pub fn lazy_client(&self) -> &Arc<LazyClient> {
+        &self.client
+    }
+
+    /// Which tests are selected.
+    pub fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    /// What the metadata file says, or the default one.
+    pub fn metadata(&self) -> &Metadata<Pattern> {
+        &self.metadata
+    }
+
+    /// Whether there is a metadata file.
+    pub fn is_configured(&self) -> bool {
+        self.configured
+    }
+
+    /// Whether nothing is to be run, so that only the names of tests matter.
+    pub fn only_lists(&self) -> bool {
+        self.only_list
+    }
+
+    /// Hands over an artifact. Makes the containers of its selected tests.
+    ///
+    /// # Errors
+    /// When there is no client to make them with.
+    pub fn artifact(&self, artifact: Arc<A>) -> anyhow::Result<()> {
+        let mut plans: Vec<(TestConfiguration, Arc<Plan>)> = Vec::new();
+        let mut ready = Vec::new();
+        for (index, case) in artifact.cases().iter().enumerate() {
+            let facts = artifact.facts(case);
+            let selected = self.selection.evaluate(&facts).is_true()
+                && !(self.ignored_tests == IgnoredTests::RunOnly && !case.ignored);
+            if !selected {
+                continue;
+            }
+            let plan =
+                if self.only_list || (case.ignored && self.ignored_tests == IgnoredTests::Report) {
+                    None
+                } else {
+                    self.plan(&*artifact, &facts, &mut plans)?
+                };
+            ready.push(Ready { case: index, plan });
+        }
+        // The runner drops its end when it has no use for more.
+        let _ = self
+            .sender
+            .send(Collecting::Artifact(artifact.clone(), ready));
+        Ok(())
+    }
+
+    fn plan(
+        &self,
+        artifact: &A,
+        facts: &impl Facts,
+        plans: &mut Vec<(TestConfiguration, Arc<Plan>)>,
+    ) -> anyhow::Result<Option<Arc<Plan>>> {
+        let configuration = self
+            .metadata
+            .configuration(|pattern| pattern.evaluate(facts).is_true());
+        if configuration.ignore {
+            return Ok(None);
+        }
+        if let Some((_, plan)) = plans.iter().find(|(known, _)| *known == configuration) {
+            return Ok(Some(plan.clone()));
+        }
+        let client = self.client.get()?;
+        let prepared = artifact
+            .surroundings(&configuration, &self.metadata)
+            .map_err(JobError::Remote)
+            .and_then(|surroundings| {
+                Ok((client.prepare(&surroundings.container, None)?, surroundings))
+            });
+        let (container, surroundings) = match prepared {
+            Ok((container, surroundings)) => (Ok(container), surroundings),
+            Err(error) => (Err(error), Surroundings::default()),
+        };
+        let plan = Arc::new(Plan {
+            container,
+            program: surroundings.program,
+            timeout: self.timeout.unwrap_or(configuration.timeout),
+            outputs: configuration.outputs.clone().into(),
+            imitates_host: surroundings.imitates_host,
+        });
+        plans.push((configuration, plan.clone()));
+        Ok(Some(plan))
+    }
+
+    /// Hands over a line for the user.
+    pub fn line(&self, line: String) {
+        let _ = self.sender.send(Collecting::Line(line));
+    }
+
+    /// Says what is being done.
+    pub fn status(&self, status: &str) {
+        let _ = self.sender.send(Collecting::Status(status.to_owned()));
+    }
+}
