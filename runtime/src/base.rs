@@ -49,11 +49,7 @@ pub(crate) fn make_mounts_private() -> Result<(), Failure> {
 
 /// Opens a directory or file to refer to it later.
 pub(crate) fn open_path(path: impl AsRef<Path>) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(
-        path.as_ref(),
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
+    rustix::fs::open(path.as_ref(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// A copy of a mount of this namespace, attached nowhere.
@@ -121,8 +117,14 @@ pub(crate) fn enter(layers_root: &Path) -> Result<HostMounts, Failure> {
     }
 
     let scaffold = layers_root;
-    mount("maelstrom", scaffold, "tmpfs", MountFlags::NOSUID, c"mode=755")
-        .doing(|| "mounting a file system in memory (tmpfs)".to_owned())?;
+    mount(
+        "maelstrom",
+        scaffold,
+        "tmpfs",
+        MountFlags::NOSUID,
+        c"mode=755",
+    )
+    .doing(|| "mounting a file system in memory (tmpfs)".to_owned())?;
     for directory in [LAYERS, EMPTY, SCRATCH, NETWORK_SYS, BINDS, "/dev"] {
         create_directory(&scaffold.join(&directory[1..]))?;
     }

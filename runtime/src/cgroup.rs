@@ -76,9 +76,8 @@ fn kills(events: &str) -> u64 {
 
 /// Whether a slot would get limits. The error says what is lost.
 pub(crate) fn available() -> Result<(), String> {
-    let writable = |place: &Place| {
-        rustix::fs::access(&place.directory, rustix::fs::Access::WRITE_OK).is_ok()
-    };
+    let writable =
+        |place: &Place| rustix::fs::access(&place.directory, rustix::fs::Access::WRITE_OK).is_ok();
     let places = places();
     let has = |what: fn(&Place) -> bool| places.iter().any(|place| what(place) && writable(place));
     match (has(|place| place.has_pids), has(|place| place.has_memory)) {
@@ -115,7 +114,11 @@ pub(crate) fn remove(places: &[Place], name: &str) {
 /// Removes the groups of launchers that were killed before they could.
 pub(crate) fn remove_abandoned(places: &[Place]) {
     for place in places {
-        for entry in fs::read_dir(&place.directory).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(&place.directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let name = entry.file_name();
             let owner = name
                 .to_str()
@@ -233,12 +236,11 @@ mod tests {
         let mounts = "1 0 0:1 / /cg/pids rw - cgroup cgroup rw,pids\n\
                       2 0 0:2 / /cg/memory rw - cgroup cgroup rw,memory\n\
                       3 0 0:3 / /cg/cpu rw - cgroup cgroup rw,cpu\n";
-        let places = places_in(mounts, "9:pids:/a\n8:memory:/\n7:cpu:/\n", &|_| String::new());
+        let places = places_in(mounts, "9:pids:/a\n8:memory:/\n7:cpu:/\n", &|_| {
+            String::new()
+        });
         let directories: Vec<_> = places.iter().map(|place| &place.directory).collect();
-        assert_eq!(
-            directories,
-            [Path::new("/cg/pids/a")]
-        );
+        assert_eq!(directories, [Path::new("/cg/pids/a")]);
     }
 
     #[test]

@@ -226,9 +226,8 @@ fn advice_for_text(text: &str) -> String {
 }
 
 fn advise(doing: &str, errno: Errno, read: &dyn Fn(&Path) -> Option<String>) -> String {
-    let setting = |name: &str| {
-        read(&Path::new("/proc/sys").join(name)).map(|value| value.trim().to_owned())
-    };
+    let setting =
+        |name: &str| read(&Path::new("/proc/sys").join(name)).map(|value| value.trim().to_owned());
     let refused = matches!(errno, Errno::PERM | Errno::ACCESS | Errno::NOSPC);
     let mut advice = Vec::new();
     if refused {
@@ -263,9 +262,8 @@ fn advise(doing: &str, errno: Errno, read: &dyn Fn(&Path) -> Option<String>) -> 
         );
     }
     if doing.contains("overlay") && errno == Errno::NODEV {
-        advice.push(
-            "This kernel has no overlayfs. To load it:\n  sudo modprobe overlay".to_owned(),
-        );
+        advice
+            .push("This kernel has no overlayfs. To load it:\n  sudo modprobe overlay".to_owned());
     }
     if doing.contains("overlay") && refused && advice.is_empty() {
         advice.push(

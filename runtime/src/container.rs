@@ -95,8 +95,8 @@ fn root(job: &ContainerJob, around: &Surroundings<'_>) -> Result<OwnedFd, Blame>
         }
         Root::Capture { upper, work } => Some((upper.clone(), work.clone())),
     };
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
-        .doing(|| "opening overlayfs".to_owned())?;
+    let context =
+        fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).doing(|| "opening overlayfs".to_owned())?;
     set_lower(&context, around.layers, writable.is_none())?;
     if let Some((upper, work)) = &writable {
         fsconfig_set_string(&context, "upperdir", upper)
@@ -110,12 +110,8 @@ fn root(job: &ContainerJob, around: &Surroundings<'_>) -> Result<OwnedFd, Blame>
     }
     fsconfig_set_flag(&context, "userxattr")
         .doing(|| "setting an option of an overlay".to_owned())?;
-    fsconfig_create(&context).doing(|| {
-        format!(
-            "stacking {} layers with overlayfs",
-            around.layers.len()
-        )
-    })?;
+    fsconfig_create(&context)
+        .doing(|| format!("stacking {} layers with overlayfs", around.layers.len()))?;
     let read_only = if writable.is_none() {
         MountAttrFlags::MOUNT_ATTR_RDONLY
     } else {
@@ -203,9 +199,7 @@ fn make(
             fsconfig_set_string(context, "mode", "1777")
         })
         .and_then(|context| mount_of(&context, MountAttrFlags::MOUNT_ATTR_NODEV)),
-        ContainerMount::Device { name } => {
-            base::copy_mount(&Path::new("/dev").join(name), false)
-        }
+        ContainerMount::Device { name } => base::copy_mount(&Path::new("/dev").join(name), false),
         ContainerMount::Bind {
             source,
             mount_point,

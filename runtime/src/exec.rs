@@ -169,9 +169,9 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
 }
 
 fn become_program(plan: &Plan) -> (Step, c_int) {
-    // SAFETY (whole function): plain system calls on values that `spawn` laid out.
+    // SAFETY: reads this thread's error number.
     let errno = || unsafe { *libc::__errno_location() };
-    // SAFETY: see above.
+    // SAFETY: plain system calls on values that `spawn` laid out.
     unsafe {
         if libc::setsid() < 0 {
             return (Step::Session, errno());

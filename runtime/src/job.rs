@@ -126,12 +126,24 @@ pub enum ContainerMount {
         read_only: bool,
     },
     /// A name from [`Device::name`], mounted at `/dev/<name>`.
-    Device { name: String },
-    Devpts { mount_point: PathBuf },
-    Mqueue { mount_point: PathBuf },
-    Proc { mount_point: PathBuf },
-    Sys { mount_point: PathBuf },
-    Tmp { mount_point: PathBuf },
+    Device {
+        name: String,
+    },
+    Devpts {
+        mount_point: PathBuf,
+    },
+    Mqueue {
+        mount_point: PathBuf,
+    },
+    Proc {
+        mount_point: PathBuf,
+    },
+    Sys {
+        mount_point: PathBuf,
+    },
+    Tmp {
+        mount_point: PathBuf,
+    },
 }
 
 impl ContainerMount {

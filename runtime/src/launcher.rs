@@ -28,7 +28,7 @@ use std::{
     io::{IoSlice, IoSliceMut},
     mem::MaybeUninit,
     path::PathBuf,
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
 /// Why no container can be started.
@@ -48,11 +48,11 @@ pub enum StartError {
     },
 }
 
-/// The process that slots are forked from. When the last handle goes, so do all its slots and
-/// whatever runs in them.
-#[derive(Debug)]
+/// The process that slots are forked from. When the last handle goes, including those that slots
+/// have, so does whatever runs in them. Cheap to clone.
+#[derive(Clone, Debug)]
 pub struct Launcher {
-    control: Mutex<OwnedFd>,
+    control: Arc<Mutex<OwnedFd>>,
 }
 
 impl Launcher {
@@ -64,8 +64,8 @@ impl Launcher {
     /// Only if the process cannot fork. What the kernel lacks for containers shows in
     /// [`Self::slot`].
     pub fn start() -> Result<Self, StartError> {
-        let broken = |errno: Errno| StartError::Launcher(sys::describe(errno));
-        let (ours, theirs) = socket_pair().map_err(broken)?;
+        let (ours, theirs) =
+            socket_pair().map_err(|errno| StartError::Launcher(sys::describe(errno)))?;
         // SAFETY: the child runs only code of this crate, which takes no lock that another
         // thread could hold; glibc keeps its allocator usable in the child of a fork.
         match unsafe { libc::fork() } {
@@ -77,7 +77,7 @@ impl Launcher {
                 launcher_process(theirs)
             }
             _ => Ok(Self {
-                control: Mutex::new(ours),
+                control: Arc::new(Mutex::new(ours)),
             }),
         }
     }
@@ -89,6 +89,11 @@ impl Launcher {
     ///
     /// [`StartError::Unsupported`] says what this machine lacks and how to enable it.
     pub fn slot(&self, layers_root: PathBuf) -> Result<Slot, StartError> {
+        Slot::new(self.clone(), layers_root)
+    }
+
+    /// Forks a process for a slot. Returns the connection to it.
+    pub(crate) fn fork_slot(&self, layers_root: PathBuf) -> Result<OwnedFd, StartError> {
         let gone = |error: std::io::Error| StartError::Launcher(error.to_string());
         let (ours, theirs) = socket_pair().map_err(|errno| gone(errno.into()))?;
         let config = SlotConfig { layers_root };
@@ -100,7 +105,7 @@ impl Launcher {
         }
         drop(theirs);
         match wire::read_frame(Stream(ours.as_fd())).map_err(gone)? {
-            Some(FromSlot::Ready) => Ok(Slot::new(ours)),
+            Some(FromSlot::Ready) => Ok(ours),
             Some(FromSlot::Failed { message, advice }) => {
                 Err(StartError::Unsupported { message, advice })
             }
@@ -218,9 +223,7 @@ fn launcher_loop(control: &OwnedFd) -> std::io::Result<()> {
     let launcher = rustix::process::getpid();
     let mut slots = Vec::new();
     let mut made = 0;
-    while let Some((config, descriptor)) =
-        receive_with_descriptor::<SlotConfig>(control.as_fd())?
-    {
+    while let Some((config, descriptor)) = receive_with_descriptor::<SlotConfig>(control.as_fd())? {
         let Some(slot_control) = descriptor else {
             continue;
         };
@@ -314,12 +317,8 @@ fn enter_namespaces() -> Result<Host, Failure> {
         .doing(|| "creating a user namespace".to_owned())?;
     sys::map_ids((user, group), (user, group))?;
     // SAFETY: as above.
-    unsafe {
-        unshare_unsafe(
-            UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS,
-        )
-    }
-    .doing(|| "creating mount, IPC and UTS namespaces".to_owned())?;
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS) }
+        .doing(|| "creating mount, IPC and UTS namespaces".to_owned())?;
     rustix::system::sethostname(base::HOST_NAME.as_bytes())
         .doing(|| "setting the host name of containers".to_owned())?;
     base::make_mounts_private()?;

@@ -7,6 +7,10 @@
 //! behind are sockets that outlive their process, such as TCP connections in TIME-WAIT. After
 //! each job the kernel's own count of sockets is read, and a namespace in which any is left is
 //! replaced.
+//!
+//! A slot that has left the network of the machine cannot come back to it: that network does not
+//! belong to the slot's user namespace. So jobs on the network of the machine run in slot
+//! processes of their own.
 
 use crate::{
     base,
@@ -16,13 +20,13 @@ use crate::{
 use rustix::{
     fd::{AsFd, OwnedFd},
     fs::{Mode, OFlags},
+    io::Errno,
     mount::{MountFlags, UnmountFlags, mount, unmount},
     thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
 };
 use std::path::{Path, PathBuf};
 
 pub(crate) struct Networks {
-    host: OwnedFd,
     isolated: [Option<Isolated>; 2],
     current: JobNetwork,
 }
@@ -36,12 +40,11 @@ struct Isolated {
 }
 
 impl Networks {
-    pub(crate) fn new() -> Result<Self, Failure> {
-        Ok(Self {
-            host: this_namespace()?,
+    pub(crate) fn new() -> Self {
+        Self {
             isolated: [None, None],
             current: JobNetwork::Local,
-        })
+        }
     }
 
     /// Enters the network namespace that containers of this job inherit. `true`: the job gets
@@ -52,11 +55,11 @@ impl Networks {
             return Ok(true);
         }
         let Some(index) = index(wanted) else {
-            if self.current != wanted {
-                enter(&self.host)?;
-                self.current = wanted;
-            }
-            return Ok(false);
+            return if self.current == wanted {
+                Ok(false)
+            } else {
+                Err(Errno::PERM).doing(|| "returning to the machine's network".to_owned())
+            };
         };
         match &self.isolated[index] {
             Some(_) if self.current == wanted => {}
@@ -98,11 +101,8 @@ impl Networks {
             if isolated.has_sys {
                 let _ = unmount(sys_path(self.current), UnmountFlags::DETACH);
             }
+            // This process itself keeps the old one alive until it enters another.
             self.isolated[index] = None;
-            // This process itself holds the old one alive until it leaves.
-            if enter(&self.host).is_ok() {
-                self.current = JobNetwork::Local;
-            }
         }
     }
 }
@@ -153,9 +153,9 @@ fn no_sockets(sockstat: &str) -> bool {
         .filter(|line| !line.starts_with("sockets:"))
         .all(|line| {
             let words: Vec<_> = line.split_ascii_whitespace().collect();
-            words.windows(2).all(|pair| {
-                !matches!(pair[0], "inuse" | "tw") || pair[1] == "0"
-            })
+            words
+                .windows(2)
+                .all(|pair| !matches!(pair[0], "inuse" | "tw") || pair[1] == "0")
         })
 }
 

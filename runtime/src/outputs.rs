@@ -37,9 +37,9 @@ pub(crate) fn collect(job: &ContainerJob, into: &OwnedFd, notes: &mut Vec<String
             .build();
         match glob {
             Ok(glob) => collected.walk(&literal_prefix(&absolute), &glob.compile_matcher(), 0),
-            Err(error) => collected
-                .notes
-                .push(format!("the output pattern \"{pattern}\" is ignored: {error}")),
+            Err(error) => collected.notes.push(format!(
+                "the output pattern \"{pattern}\" is ignored: {error}"
+            )),
         }
     }
 }
@@ -78,7 +78,9 @@ impl Collected<'_> {
             for child in children {
                 let skip = depth == 0
                     && path == Path::new("/")
-                    && ["proc", "sys", "dev"].iter().any(|name| child.ends_with(name));
+                    && ["proc", "sys", "dev"]
+                        .iter()
+                        .any(|name| child.ends_with(name));
                 if !skip {
                     self.walk(&child, glob, depth + 1);
                 }

@@ -1,66 +1,73 @@
 //! The client's end of a slot.
 
 use crate::{
-    job::ContainerJob,
-    launcher::send_with_descriptor,
+    StartError,
+    job::{ContainerJob, JobNetwork},
+    launcher::{Launcher, send_with_descriptor},
     slot_process::{FromSlot, ToSlot},
     wire::{self, Stream},
 };
 use maelstrom_spec::{JobError, JobOutcome};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::{
+    borrow::Cow,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard},
+};
 
 /// Runs one job at a time, each in a container of its own.
 ///
-/// Dropping it kills what runs in it.
+/// Dropping it ends its processes.
 #[derive(Debug)]
 pub struct Slot {
-    shared: Arc<Shared>,
+    launcher: Launcher,
+    layers_root: PathBuf,
+    /// For jobs with a network of their own.
+    isolated: Arc<OwnedFd>,
+    /// For jobs on the machine's network; made when there is one.
+    local: Option<Arc<OwnedFd>>,
+    state: Arc<Mutex<State>>,
     jobs_run: u64,
 }
 
 /// Cancels the job that a slot is running, from another thread.
 #[derive(Clone, Debug)]
 pub struct Canceller {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    control: OwnedFd,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The number of the job that runs now.
-    running: Option<u64>,
+    /// The job that runs now, and where.
+    running: Option<(u64, Arc<OwnedFd>)>,
     /// Whether a job was cancelled since the slot was last armed.
     cancelled: bool,
 }
 
 impl Slot {
-    pub(crate) fn new(control: OwnedFd) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                control,
-                state: Mutex::default(),
-            }),
+    pub(crate) fn new(launcher: Launcher, layers_root: PathBuf) -> Result<Self, StartError> {
+        let isolated = Arc::new(launcher.fork_slot(layers_root.clone())?);
+        Ok(Self {
+            launcher,
+            layers_root,
+            isolated,
+            local: None,
+            state: Arc::default(),
             jobs_run: 0,
-        }
+        })
     }
 
     /// A handle with which another thread can cancel the running job.
     pub fn canceller(&self) -> Canceller {
         Canceller {
-            shared: self.shared.clone(),
+            state: self.state.clone(),
         }
     }
 
     /// Forgets an earlier cancellation. To be called before a job is announced to those who may
     /// cancel it, so that a cancellation between here and [`Self::run`] is not lost.
     pub fn arm(&self) {
-        self.shared.lock().cancelled = false;
+        lock(&self.state).cancelled = false;
     }
 
     /// Runs a job to its end.
@@ -88,20 +95,20 @@ impl Slot {
         let mut frame = Vec::new();
         let message = ToSlot::Run {
             number: self.jobs_run,
-            job: std::borrow::Cow::Borrowed(job),
+            job: Cow::Borrowed(job),
         };
         wire::write_frame(&mut frame, &message).map_err(RunError::gone)?;
+        let control = self.process_for(job.network)?;
         {
-            let mut state = self.shared.lock();
+            let mut state = lock(&self.state);
             if state.cancelled {
                 return Err(JobError::Cancelled.into());
             }
-            state.running = Some(self.jobs_run);
-            send_with_descriptor(self.shared.control.as_fd(), &frame, terminal)
-                .map_err(RunError::gone)?;
+            state.running = Some((self.jobs_run, control.clone()));
+            send_with_descriptor(control.as_fd(), &frame, terminal).map_err(RunError::gone)?;
         }
-        let answer = wire::read_frame(Stream(self.shared.control.as_fd()));
-        let mut state = self.shared.lock();
+        let answer = wire::read_frame(Stream(control.as_fd()));
+        let mut state = lock(&self.state);
         state.running = None;
         match answer {
             Ok(Some(FromSlot::Finished(_))) if state.cancelled => Err(JobError::Cancelled.into()),
@@ -110,11 +117,19 @@ impl Slot {
             Err(error) => Err(RunError::gone(error)),
         }
     }
-}
 
-impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    fn process_for(&mut self, network: JobNetwork) -> Result<Arc<OwnedFd>, RunError> {
+        if network != JobNetwork::Local {
+            return Ok(self.isolated.clone());
+        }
+        if self.local.is_none() {
+            let local = self
+                .launcher
+                .fork_slot(self.layers_root.clone())
+                .map_err(|error| JobError::System(error.to_string()))?;
+            self.local = Some(Arc::new(local));
+        }
+        Ok(self.local.clone().unwrap_or_else(|| self.isolated.clone()))
     }
 }
 
@@ -122,16 +137,17 @@ impl Canceller {
     /// Kills the job that the slot is running, or else the next one that it is given before
     /// [`Slot::arm`]. Returns at once; [`Slot::run`] then returns [`JobError::Cancelled`].
     pub fn cancel(&self) {
-        let mut state = self.shared.lock();
+        let mut state = lock(&self.state);
         state.cancelled = true;
-        if let Some(number) = state.running {
+        if let Some((number, control)) = &state.running {
             // If the slot has ended, `run` finds out.
-            let _ = wire::write_frame(
-                Stream(self.shared.control.as_fd()),
-                &ToSlot::Cancel { number },
-            );
+            let _ = wire::write_frame(Stream(control.as_fd()), &ToSlot::Cancel { number: *number });
         }
     }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 /// Why a job has no outcome, and whether its slot lives on.

@@ -39,9 +39,15 @@ pub(crate) struct SlotConfig {
 
 /// From the client to the slot.
 #[derive(Debug, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "one lives at a time")]
 pub(crate) enum ToSlot<'a> {
-    Run { number: u64, job: Cow<'a, ContainerJob> },
-    Cancel { number: u64 },
+    Run {
+        number: u64,
+        job: Cow<'a, ContainerJob>,
+    },
+    Cancel {
+        number: u64,
+    },
 }
 
 /// From the slot to the client.
@@ -127,7 +133,7 @@ impl<'a> SlotProcess<'a> {
         host: &Host,
         cgroup: Cgroup,
     ) -> Result<Self, Failure> {
-        let networks = Networks::new()?;
+        let networks = Networks::new();
         let layers_root = config.layers_root.clone();
         let host_mounts = base::enter(&layers_root)?;
         let base_namespace = rustix::fs::open(
@@ -136,14 +142,10 @@ impl<'a> SlotProcess<'a> {
             Mode::empty(),
         )
         .doing(|| "opening /proc/self/ns/mnt".to_owned())?;
-        let null = rustix::fs::open(
-            "/dev/null",
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .doing(|| "opening /dev/null".to_owned())?;
-        let report = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
-            .doing(|| "creating a pipe".to_owned())?;
+        let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .doing(|| "opening /dev/null".to_owned())?;
+        let report =
+            rustix::pipe::pipe_with(PipeFlags::CLOEXEC).doing(|| "creating a pipe".to_owned())?;
         let this = rustix::process::pidfd_open(
             rustix::process::getpid(),
             rustix::process::PidfdFlags::empty(),
@@ -205,7 +207,7 @@ impl<'a> SlotProcess<'a> {
             started: Instant::now(),
             timeout: job.timeout.filter(|timeout| !timeout.is_zero()),
         };
-        watch.to_the_end()
+        watch.until_the_end()
     }
 
     fn start(
@@ -228,9 +230,8 @@ impl<'a> SlotProcess<'a> {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let owns_network = self.networks.switch_to(job)?;
-        let pipe = || {
-            rustix::pipe::pipe_with(PipeFlags::CLOEXEC).doing(|| "creating a pipe".to_owned())
-        };
+        let pipe =
+            || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).doing(|| "creating a pipe".to_owned());
         let (stdout, stdout_write) = pipe()?;
         let (stderr, stderr_write) = pipe()?;
         let outputs = if job.outputs.is_empty() {
@@ -306,8 +307,8 @@ impl<'a> SlotProcess<'a> {
                     .copy_from_host(source, *read_only)
                     .doing(|| format!("bind mounting {}", source.display()))
                     .map_err(|failure| JobError::Execution(failure.to_string()))?;
-                *source = place(copy, bound)
-                    .map_err(|failure| JobError::System(failure.to_string()))?;
+                *source =
+                    place(copy, bound).map_err(|failure| JobError::System(failure.to_string()))?;
             }
         }
         if let Root::Capture { upper, work } = &mut job.root {
@@ -416,7 +417,7 @@ struct Watch<'s, 'a> {
 }
 
 impl Watch<'_, '_> {
-    fn to_the_end(&mut self) -> io::Result<Result<JobOutcome, JobError>> {
+    fn until_the_end(&mut self) -> io::Result<Result<JobOutcome, JobError>> {
         let mut killed = None;
         // While quiet, output is left in its pipes.
         let mut quiet = true;

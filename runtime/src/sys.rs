@@ -160,10 +160,7 @@ pub(crate) fn write_file(path: &str, content: &str) -> Result<(), Errno> {
 }
 
 /// Maps one user and one group of a fresh user namespace of this process onto its own ids.
-pub(crate) fn map_ids(
-    inside: (u32, u32),
-    outside: (u32, u32),
-) -> Result<(), Failure> {
+pub(crate) fn map_ids(inside: (u32, u32), outside: (u32, u32)) -> Result<(), Failure> {
     let write = |name: &str, content: String| {
         let path = format!("/proc/self/{name}");
         write_file(&path, &content).doing(|| format!("writing \"{content}\" to {path}"))

@@ -172,8 +172,8 @@ fn path_of(notification: &libc::seccomp_notif, job: &ContainerJob) -> Option<Pat
     if path.is_absolute() {
         return Some(normal(&path));
     }
-    let from_current = *argument == 0
-        || notification.data.args[argument - 1] as c_int == libc::AT_FDCWD;
+    let from_current =
+        *argument == 0 || notification.data.args[argument - 1] as c_int == libc::AT_FDCWD;
     if !from_current {
         return None;
     }

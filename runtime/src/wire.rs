@@ -24,9 +24,8 @@ impl Read for Stream<'_> {
 
 impl Write for Stream<'_> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        match retry_on_intr(|| {
-            rustix::net::send(self.0, buffer, rustix::net::SendFlags::NOSIGNAL)
-        }) {
+        match retry_on_intr(|| rustix::net::send(self.0, buffer, rustix::net::SendFlags::NOSIGNAL))
+        {
             Err(Errno::NOTSOCK) => Ok(retry_on_intr(|| rustix::io::write(self.0, buffer))?),
             other => Ok(other?),
         }
@@ -77,8 +76,14 @@ mod tests {
         write_frame(&mut bytes, &("a".to_owned(), 7_u32)).unwrap();
         write_frame(&mut bytes, &("b".to_owned(), 8_u32)).unwrap();
         let mut from = bytes.as_slice();
-        assert_eq!(read_frame(&mut from).unwrap(), Some(("a".to_owned(), 7_u32)));
-        assert_eq!(read_frame(&mut from).unwrap(), Some(("b".to_owned(), 8_u32)));
+        assert_eq!(
+            read_frame(&mut from).unwrap(),
+            Some(("a".to_owned(), 7_u32))
+        );
+        assert_eq!(
+            read_frame(&mut from).unwrap(),
+            Some(("b".to_owned(), 8_u32))
+        );
         assert_eq!(read_frame::<(String, u32)>(&mut from).unwrap(), None);
     }
 
