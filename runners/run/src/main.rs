@@ -1,2 +1,90 @@
-//! maelstrom-run
-fn main() {}
+//! `maelstrom-run`: runs arbitrary programs, each in a container of its own.
+
+mod batch;
+mod check;
+mod end;
+mod escape;
+mod input;
+mod one;
+mod options;
+mod outputs;
+mod print;
+mod report;
+mod terminal;
+mod tty;
+
+use anyhow::{Context as _, Result, bail};
+use input::Inputs;
+use maelstrom_runner::client::{Client, ClientConfig};
+use maelstrom_runtime::Launcher;
+use options::{Mode, Options};
+use report::Ending;
+use std::{
+    env,
+    fs::File,
+    io::{self, IsTerminal as _, Read},
+};
+
+fn main() {
+    // Before anything that could start a thread.
+    let launcher = Launcher::start();
+    let options = Options::load_or_exit();
+    let ending = launcher
+        .map_err(Into::into)
+        .and_then(|launcher| run(launcher, options))
+        .unwrap_or_else(|error| {
+            eprintln!("Error: {error:#}");
+            Ending::Code(1)
+        });
+    end::end(ending)
+}
+
+fn run(launcher: Launcher, options: Options) -> Result<Ending> {
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::level_filters::LevelFilter::from(options.log_level))
+        .with_writer(io::stderr)
+        .init();
+    if options.mode == Mode::Check {
+        return check::run(&launcher);
+    }
+    if options.mode == Mode::Tty && !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
+        bail!("--tty needs a terminal as standard input and output");
+    }
+    if let Some(broker) = &options.broker {
+        bail!(
+            "`broker` is set to {broker}, but this version of maelstrom-run only runs jobs on this machine; unset it, or override it with --no-broker"
+        );
+    }
+    let (name, source): (String, Box<dyn Read>) = match &options.file {
+        None => ("stdin".into(), Box::new(io::stdin())),
+        Some(path) => {
+            let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+            (path.display().to_string(), Box::new(file))
+        }
+    };
+    let mut inputs = Inputs::new(name, source).with_command_line(options.command_line);
+
+    let project_dir = env::current_dir().context("finding the current directory")?;
+    let client = Client::start(
+        launcher,
+        ClientConfig {
+            project_dir: project_dir.clone(),
+            cache_dir: options.cache_root,
+            cache_size_bytes: options.cache_size_bytes,
+            inline_limit_bytes: options.inline_limit_bytes,
+            slots: options.slots,
+            library_path: Vec::new(),
+        },
+    )?;
+    let result = match options.mode {
+        Mode::Batch => batch::run(&client, project_dir, inputs).map(Ending::Code),
+        Mode::One => {
+            one::first_job(&client, &mut inputs).map(|spec| one::run(&client, &project_dir, &spec))
+        }
+        Mode::Tty => one::first_job(&client, &mut inputs)
+            .and_then(|spec| tty::run(&client, &project_dir, &spec, options.escape_char)),
+        Mode::Check => unreachable!("handled above"),
+    };
+    client.shutdown();
+    result
+}

@@ -73,9 +73,9 @@ impl<F> Metadata<F> {
             Err(error) => Err(error),
             Ok(file) => file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes),
         };
-        read.map_err(|source| MetadataError::Read {
+        read.map_err(|error| MetadataError::Read {
             path: path.to_owned(),
-            source,
+            error,
         })?;
         if bytes.len() as u64 > MAX_FILE_BYTES {
             return Err(MetadataError::TooLarge {
