@@ -32,5 +32,5 @@ pub use id::NodeId;
 pub use layers::LayerDigest;
 pub use membership::{Event, Membership, MessageError, Stats, Transmit};
 pub use pool::ProfilePool;
-pub use view::{Member, View};
+pub use view::{Member, Slots, View};
 pub use wire::{MAX_MESSAGE_BYTES, Malformed};

@@ -6,7 +6,7 @@ use hashbrown::HashTable;
 use rand::{Rng, RngExt};
 
 use crate::{
-    advert::{Load, Profile, Version},
+    advert::{Lending, Load, Profile, Version},
     id::{NodeId, Peer, Tag},
     wire::Summary,
 };
@@ -18,9 +18,13 @@ pub(crate) const BUCKETS: usize = 128;
 /// arrived; lookups and random picks take constant time.
 #[derive(Debug)]
 pub struct View {
-    /// The first [`Self::shown`] entries are the ones to show.
+    /// The first [`Self::shown`] entries are the ones to show, and of these the first
+    /// [`Self::queueing`] have jobs that wait.
     entries: Vec<Entry>,
+    queueing: usize,
     shown: usize,
+    /// Over all that are shown and lend.
+    slots: Slots,
     /// How many entries are up, shown or not.
     up: usize,
     /// The node whose view this is: held like all others, but not shown.
@@ -42,6 +46,14 @@ struct Entry {
     down_since_s: u32,
     slots_free: u16,
     up: bool,
+}
+
+/// In which part of the list an entry stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    Queueing,
+    Shown,
+    Hidden,
 }
 
 /// A profile with its version and its encoded form.
@@ -68,6 +80,15 @@ impl Member<'_> {
     }
 }
 
+/// Slots of several nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Slots {
+    /// All of them.
+    pub total: u64,
+    /// Those that ran nothing when their node last told.
+    pub free: u64,
+}
+
 /// What a piece of news changed about a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Change {
@@ -84,7 +105,9 @@ impl View {
         Self {
             own,
             entries: Vec::new(),
+            queueing: 0,
             shown: 0,
+            slots: Slots::default(),
             up: 0,
             index: HashTable::new(),
             hashes: [0; BUCKETS],
@@ -101,11 +124,27 @@ impl View {
         self.shown == 0
     }
 
-    /// The members, in no particular order.
+    /// The members, in no particular order; those with jobs that wait come first.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Member<'_>> {
         self.entries[..self.shown]
             .iter()
             .map(|entry| entry.member().expect("the first entries are shown"))
+    }
+
+    /// The member at this place of [`iter`](Self::iter); the order seldom changes.
+    pub fn nth(&self, index: usize) -> Option<Member<'_>> {
+        self.entries[..self.shown].get(index)?.member()
+    }
+
+    /// How many members have jobs that wait for a slot: the first so many of
+    /// [`iter`](Self::iter).
+    pub fn queueing(&self) -> usize {
+        self.queueing
+    }
+
+    /// The slots of all members that don't refuse to lend.
+    pub fn slots(&self) -> Slots {
+        self.slots
     }
 
     /// A member that is up, by its id.
@@ -283,9 +322,10 @@ impl View {
             None if add => self.add(tag),
             None => return Change::Nothing,
         };
-        let was_shown = position < self.shown;
+        let before = self.place(position);
         let was_up = self.entries[position].up;
         let hash_before = self.entries[position].hash();
+        let slots_before = self.lent(position);
         if !change(&mut self.entries[position]) {
             return Change::Nothing;
         }
@@ -293,21 +333,72 @@ impl View {
         self.hashes[bucket_of(tag)] ^= hash_before ^ entry.hash();
         self.up = self.up + usize::from(entry.up) - usize::from(was_up);
         let node = entry.profile.as_ref().map(|profile| profile.profile.node);
-        let shows = entry.up && tag != self.own;
-        match (was_shown, node) {
-            (false, Some(node)) if shows => {
-                self.swap(position, self.shown);
-                self.shown += 1;
-                Change::Appeared(node)
-            }
-            (true, Some(node)) if !shows => {
-                self.shown -= 1;
-                self.swap(position, self.shown);
-                Change::Disappeared(node)
-            }
-            (true, Some(node)) => Change::Changed(node),
-            _ => Change::Hidden,
+        let after = match node {
+            Some(_) if !entry.up || tag == self.own => Place::Hidden,
+            Some(_) if entry.jobs_queued > 0 => Place::Queueing,
+            Some(_) => Place::Shown,
+            None => Place::Hidden,
+        };
+        let position = self.move_to(position, before, after);
+        let slots_after = self.lent(position);
+        self.slots.total = self.slots.total + slots_after.total - slots_before.total;
+        self.slots.free = self.slots.free + slots_after.free - slots_before.free;
+        match (before, after, node) {
+            (Place::Hidden, Place::Hidden, _) | (_, _, None) => Change::Hidden,
+            (Place::Hidden, _, Some(node)) => Change::Appeared(node),
+            (_, Place::Hidden, Some(node)) => Change::Disappeared(node),
+            (_, _, Some(node)) => Change::Changed(node),
         }
+    }
+
+    fn place(&self, position: usize) -> Place {
+        if position < self.queueing {
+            Place::Queueing
+        } else if position < self.shown {
+            Place::Shown
+        } else {
+            Place::Hidden
+        }
+    }
+
+    /// What an entry adds to [`Self::slots`].
+    fn lent(&self, position: usize) -> Slots {
+        let entry = &self.entries[position];
+        match &entry.profile {
+            Some(profile) if position < self.shown && profile.profile.lending != Lending::Never => {
+                Slots {
+                    total: profile.profile.slots_total.into(),
+                    free: entry.slots_free.into(),
+                }
+            }
+            _ => Slots::default(),
+        }
+    }
+
+    /// Moves an entry from one part of the list to another, a step at a time; returns where it
+    /// is then.
+    fn move_to(&mut self, mut position: usize, from: Place, to: Place) -> usize {
+        if from == Place::Hidden && to != Place::Hidden {
+            self.swap(position, self.shown);
+            position = self.shown;
+            self.shown += 1;
+        }
+        if from != Place::Queueing && to == Place::Queueing {
+            self.swap(position, self.queueing);
+            position = self.queueing;
+            self.queueing += 1;
+        }
+        if from == Place::Queueing && to != Place::Queueing {
+            self.queueing -= 1;
+            self.swap(position, self.queueing);
+            position = self.queueing;
+        }
+        if from != Place::Hidden && to == Place::Hidden {
+            self.shown -= 1;
+            self.swap(position, self.shown);
+            position = self.shown;
+        }
+        position
     }
 
     fn add(&mut self, tag: Tag) -> usize {
@@ -442,21 +533,20 @@ mod tests {
         Up(u8, u32),
         Down(u8, u32),
         Profile(u8, u32),
-        Load(u8, u32, u16),
+        Load(u8, u32, u16, u32),
         Forget(u8),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step =
-            (0..5u8, 0..12u8, 1..6u32, any::<u16>()).prop_map(|(kind, node, version, free)| {
-                match kind {
-                    0 => Step::Up(node, version),
-                    1 => Step::Down(node, version),
-                    2 => Step::Profile(node, version),
-                    3 => Step::Load(node, version, free),
-                    _ => Step::Forget(node),
-                }
-            });
+        let step = (0..5u8, 0..12u8, 1..6u32, any::<u16>(), 0..2u32).prop_map(
+            |(kind, node, version, free, queued)| match kind {
+                0 => Step::Up(node, version),
+                1 => Step::Down(node, version),
+                2 => Step::Profile(node, version),
+                3 => Step::Load(node, version, free, queued),
+                _ => Step::Forget(node),
+            },
+        );
         proptest::collection::vec(step, 0..200)
     }
 
@@ -473,13 +563,21 @@ mod tests {
         Version { boot: 1, sequence }
     }
 
+    fn lending(node: u8) -> Lending {
+        if node.is_multiple_of(3) {
+            Lending::Never
+        } else {
+            Lending::Always
+        }
+    }
+
     /// What the view should know, kept in the plainest way.
     #[derive(Clone, Copy, Default, PartialEq, Debug)]
     struct Plain {
         up: bool,
         generation: u32,
         profile: u32,
-        load: (u32, u16),
+        load: (u32, u16, u32),
     }
 
     fn apply(view: &mut View, plain: &mut BTreeMap<u8, Plain>, step: &Step) {
@@ -503,7 +601,8 @@ mod tests {
                 (known.up, known.generation) = (false, generation);
             }
             Step::Profile(node, sequence) => {
-                let profile = Profile::new(id(node), sequence as u16);
+                let mut profile = Profile::new(id(node), sequence as u16);
+                profile.lending = lending(node);
                 let encoded = profile.encode().unwrap().into();
                 let profile = VersionedProfile {
                     version: version(sequence),
@@ -515,16 +614,16 @@ mod tests {
                     known.profile = known.profile.max(sequence);
                 }
             }
-            Step::Load(node, sequence, slots_free) => {
+            Step::Load(node, sequence, slots_free, jobs_queued) => {
                 let load = Load {
                     slots_free,
-                    jobs_queued: 0,
+                    jobs_queued,
                 };
                 view.set_load(id(node).tag(), version(sequence), load);
                 if let Some(known) = plain.get_mut(&node)
                     && sequence > known.load.0
                 {
-                    known.load = (sequence, slots_free);
+                    known.load = (sequence, slots_free, jobs_queued);
                 }
             }
             Step::Forget(node) => {
@@ -559,6 +658,22 @@ mod tests {
                 let mut listed: Vec<NodeId> = view.iter().map(|member| member.node()).collect();
                 listed.sort();
                 prop_assert_eq!(listed, shown.iter().map(|node| id(*node)).collect::<Vec<_>>());
+                let queueing = plain
+                    .iter()
+                    .filter(|(node, known)| shown.contains(node) && known.load.2 > 0)
+                    .count();
+                prop_assert_eq!(view.queueing(), queueing);
+                for (index, member) in view.iter().enumerate() {
+                    prop_assert_eq!(member.load.jobs_queued > 0, index < queueing);
+                    prop_assert_eq!(view.nth(index).unwrap().node(), member.node());
+                }
+                prop_assert!(view.nth(shown.len()).is_none());
+                let lending = shown.iter().filter(|node| lending(**node) != Lending::Never);
+                let slots = lending.fold(Slots::default(), |slots, node| Slots {
+                    total: slots.total + u64::from(plain[node].profile),
+                    free: slots.free + u64::from(plain[node].load.1),
+                });
+                prop_assert_eq!(view.slots(), slots);
                 for (node, known) in &plain {
                     let member = view.get(&id(*node));
                     prop_assert_eq!(member.is_some(), shown.contains(node));

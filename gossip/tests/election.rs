@@ -391,7 +391,7 @@ fn faults() -> impl Strategy<Value = Vec<Fault>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     /// Whatever dies, restarts, is lost or late, and however the clocks run within bounds: as
     /// long as all agree who the council is there is never more than one coordinator, and

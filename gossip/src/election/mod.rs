@@ -13,8 +13,7 @@
 //! ```
 //!
 //! # What holds
-//! - **Terms never go back** in a node, and a node holds no two leases of one term apart.
-//!   A node that starts again passes the last term it knew to [`Election::new`].
+//! - **Terms never go back** in a node, and each term has at most one coordinator. A node that starts again passes the last term it knew to [`Election::new`].
 //! - **One at a time**: while all nodes agree who the council is, at most one node at a time
 //!   believes itself coordinator. A member of the council that has granted a lease grants no
 //!   other until that lease has run out by its own clock, and none at all for one lease after
@@ -38,14 +37,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::BufMut;
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 
-use crate::{
-    advert::Claim,
-    id::NodeId,
-    wire::{self, Malformed, Reader},
-};
+use crate::{advert::Claim, id::NodeId};
+
+mod message;
+
+pub use message::ElectionMessage;
 
 /// How many members grant leases.
 pub const COUNCIL: usize = 5;
@@ -74,107 +72,6 @@ impl ElectionConfig {
     fn trusted(&self) -> Duration {
         self.lease
             .mul_f64((1.0 - self.clock_skew) / (1.0 + self.clock_skew))
-    }
-}
-
-/// What electors tell each other. Encoded it takes at most [`ElectionMessage::MAX_BYTES`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ElectionMessage {
-    /// The sender asks for a lease in this term.
-    Request {
-        /// The term that it stands for or holds.
-        term: u64,
-        /// Which of the sender's questions this is.
-        round: u32,
-        /// Whether it coordinates already and asks for a longer lease.
-        elected: bool,
-    },
-    /// The sender grants the receiver the lease that it asked for.
-    Grant {
-        /// The term that was asked for.
-        term: u64,
-        /// Which question this answers.
-        round: u32,
-    },
-    /// The sender grants nothing.
-    Refuse {
-        /// The highest term that it knows.
-        term: u64,
-        /// Who stands against it: the highest claim that the sender knows.
-        known: Option<Claim>,
-    },
-    /// The sender gives its lease of this term back.
-    Release {
-        /// The term of the lease.
-        term: u64,
-    },
-}
-
-impl ElectionMessage {
-    /// The longest encoded message.
-    pub const MAX_BYTES: usize = 1 + 8 + 8 + 32;
-
-    /// The message as bytes.
-    pub fn encode(&self) -> Vec<u8> {
-        let (kind, term) = match self {
-            Self::Request {
-                elected: false,
-                term,
-                ..
-            } => (0, term),
-            Self::Request {
-                elected: true,
-                term,
-                ..
-            } => (1, term),
-            Self::Grant { term, .. } => (2, term),
-            Self::Refuse { known: None, term } => (3, term),
-            Self::Refuse {
-                known: Some(_),
-                term,
-            } => (4, term),
-            Self::Release { term } => (5, term),
-        };
-        let mut bytes = vec![kind];
-        bytes.put_u64_le(*term);
-        match self {
-            Self::Request { round, .. } | Self::Grant { round, .. } => bytes.put_u32_le(*round),
-            Self::Refuse {
-                known: Some(known), ..
-            } => wire::put_claim(&mut bytes, *known),
-            Self::Refuse { known: None, .. } | Self::Release { .. } => {}
-        }
-        bytes
-    }
-
-    /// Reads what [`encode`](Self::encode) wrote.
-    ///
-    /// # Errors
-    /// If it is anything else.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader(bytes);
-        let kind = reader.u8()?;
-        let term = reader.u64()?;
-        let message = match kind {
-            0 | 1 => Self::Request {
-                term,
-                round: reader.u32()?,
-                elected: kind == 1,
-            },
-            2 => Self::Grant {
-                term,
-                round: reader.u32()?,
-            },
-            3 => Self::Refuse { term, known: None },
-            4 => Self::Refuse {
-                term,
-                known: Some(reader.claim()?),
-            },
-            5 => Self::Release { term },
-            _ => return Err(Malformed),
-        };
-        reader.end()?;
-        Ok(message)
     }
 }
 
@@ -213,6 +110,11 @@ pub struct Election {
     /// The highest term heard of: whoever stands, stands for a higher one.
     term: u64,
     granted: Option<Granted>,
+    /// The highest term in which this node granted a lease, and to whom: in one term it grants
+    /// to one node only. After a start that is forgotten, and nobody is granted that term.
+    voted: (u64, Option<NodeId>),
+    /// The last leases that were given back: a question that arrives after that is void.
+    released: VecDeque<Claim>,
     /// Before this nothing is granted: what was granted before the start is forgotten.
     silent_until: Instant,
     /// How many questions this node has asked.
@@ -275,6 +177,8 @@ impl Election {
             claim: None,
             term: last_term,
             granted: None,
+            voted: (last_term, None),
+            released: VecDeque::new(),
             silent_until: now + config.lease,
             rounds: 0,
             role: Role::Follower {
@@ -352,15 +256,9 @@ impl Election {
                 if let Some(known) = known {
                     self.note(now, known);
                 }
-                self.count_refusal(now, from);
+                self.count_refusal(now, from, term);
             }
-            ElectionMessage::Release { term } => {
-                if self.granted.is_some_and(|granted| {
-                    granted.claim.coordinator == from && granted.claim.term <= term
-                }) {
-                    self.granted = None;
-                }
-            }
+            ElectionMessage::Release { term } => self.take_back(from, term),
         }
     }
 
@@ -502,6 +400,7 @@ impl Election {
         }
         let term = self.term.saturating_add(1);
         self.raise_term(term);
+        self.voted = (term, Some(self.node));
         let round = self.ask(now, term, false);
         let number = round.number;
         self.role = Role::Candidate(round);
@@ -568,19 +467,29 @@ impl Election {
         if elected {
             self.note(now, asked);
         }
+        // Of two candidates the one of the lower term makes room.
+        if matches!(&self.role, Role::Candidate(round) if round.term < term) {
+            self.withdraw(now);
+        }
         let held_by_other = matches!(self.role, Role::Coordinator { .. })
             || self
                 .granted
                 .is_some_and(|granted| granted.claim.coordinator != from);
         let outdone = self.claim.is_some_and(|known| known > asked);
         // A coordinator may go on in its term even though somebody stood in a higher one.
-        let stale = term < self.term && self.claim != Some(asked);
-        if held_by_other || outdone || stale || now < self.silent_until {
+        let (voted_term, voted_for) = self.voted;
+        let taken = term == voted_term && voted_for != Some(from);
+        let stale = (term < self.term || taken) && self.claim != Some(asked);
+        let void = self.released.contains(&asked);
+        if held_by_other || outdone || stale || void || now < self.silent_until {
             let (term, known) = (self.term, self.claim);
             self.send(from, ElectionMessage::Refuse { term, known });
             return;
         }
         self.raise_term(term);
+        if term > voted_term {
+            self.voted = (term, Some(from));
+        }
         self.granted = Some(Granted {
             claim: asked,
             until: now + self.config.lease,
@@ -590,14 +499,14 @@ impl Election {
     }
 
     /// A candidate that can't win any longer makes room at once.
-    fn count_refusal(&mut self, now: Instant, from: NodeId) {
+    fn count_refusal(&mut self, now: Instant, from: NodeId, term: u64) {
         let council: BTreeSet<NodeId> = self.council().collect();
         let Role::Candidate(round) = &mut self.role else {
             return;
         };
         round.refused_by.insert(from);
         let refused = round.refused_by.intersection(&council).count();
-        if refused * 2 >= council.len() {
+        if refused * 2 >= council.len() || term > round.term {
             self.withdraw(now);
         }
     }
@@ -609,6 +518,21 @@ impl Election {
             self.release(term);
             self.follow(now);
         }
+    }
+
+    /// Somebody gives back what it was granted, or will be.
+    fn take_back(&mut self, from: NodeId, term: u64) {
+        let claim = Claim {
+            term,
+            coordinator: from,
+        };
+        if self.granted.is_some_and(|granted| granted.claim == claim) {
+            self.granted = None;
+        }
+        if self.released.len() == 4 * COUNCIL {
+            self.released.pop_front();
+        }
+        self.released.push_back(claim);
     }
 
     fn count_grant(&mut self, now: Instant, from: NodeId, term: u64, number: u32) {
@@ -659,37 +583,5 @@ impl Election {
             },
             Role::Follower { .. } => unreachable!("returned above"),
         };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn messages_come_back(term: u64, round: u32, elected: bool, known: u64, node: [u8; 32]) {
-            let claim = Claim { term: known, coordinator: NodeId::from_bytes(node) };
-            for message in [
-                ElectionMessage::Request { term, round, elected },
-                ElectionMessage::Grant { term, round },
-                ElectionMessage::Refuse { term, known: None },
-                ElectionMessage::Refuse { term, known: Some(claim) },
-                ElectionMessage::Release { term },
-            ] {
-                let bytes = message.encode();
-                prop_assert!(bytes.len() <= ElectionMessage::MAX_BYTES);
-                prop_assert_eq!(ElectionMessage::decode(&bytes), Ok(message));
-            }
-        }
-
-        #[test]
-        fn hostile_bytes_are_refused_without_panic(bytes: Vec<u8>) {
-            if let Ok(message) = ElectionMessage::decode(&bytes) {
-                prop_assert_eq!(message.encode(), bytes);
-            }
-        }
     }
 }
