@@ -1,0 +1,102 @@
+//! One mode.
+
+mod common;
+
+use common::{BASE, Place, shell};
+use std::io::{Read as _, Write as _};
+
+fn one(job: &str) -> common::Ended {
+    Place::new().run(&["--one"], &format!("{BASE}{job}"))
+}
+
+#[test]
+fn it_ends_like_the_job() {
+    one(&shell("echo out; echo err >&2", "")).assert(0, "out\n", "err\n");
+    one(&shell("echo out; exit 42", "")).assert(42, "out\n", "");
+    for signal in [1, 2, 6, 9, 11, 15] {
+        let ended = one(&shell(&format!("echo out; kill -{signal} $$"), ""));
+        assert_eq!(
+            (ended.signal, &*ended.stderr),
+            (Some(signal), ""),
+            "{ended:?}"
+        );
+        assert_eq!(ended.stdout, "out\n");
+    }
+}
+
+#[test]
+fn a_signal_that_ends_nobody_still_ends_it() {
+    // SIGCHLD and the like cannot end a job either, so that real-time signals are the odd ones.
+    let ended = one(&shell("kill -40 $$", ""));
+    assert_eq!(ended.code, None, "{ended:?}");
+    assert!(matches!(ended.signal, Some(9 | 40)), "{ended:?}");
+}
+
+#[test]
+fn messages_have_no_number() {
+    one(&shell("sleep 1000", r#", "timeout": 1"#)).assert(1, "", "timed out\n");
+    let ended = one(r#"{"parent": "base", "program": "/nothing"}"#);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.starts_with("execution error: "), "{ended:?}");
+    one(r#"{"parent": "bass", "program": "x"}"#).assert(
+        1,
+        "",
+        "Error: unknown container \"bass\"\n",
+    );
+}
+
+#[test]
+fn only_the_first_job_is_read() {
+    let first = shell("echo first", "");
+    one(&format!("{first}{}", shell("echo second", ""))).assert(0, "first\n", "");
+    one(&format!("{first} garbage")).assert(0, "first\n", "");
+
+    // And nothing is waited for.
+    let place = Place::new();
+    let mut child = place.command(&["-1"]).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin
+        .write_all(format!("{BASE}{first}").as_bytes())
+        .unwrap();
+    let mut stdout = String::new();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut stdout)
+        .unwrap();
+    assert_eq!(stdout, "first\n");
+    assert!(child.wait().unwrap().success());
+    drop(stdin);
+}
+
+#[test]
+fn an_input_without_a_job_is_an_error() {
+    for input in ["", BASE] {
+        Place::new()
+            .run(&["--one"], input)
+            .assert(1, "", "Error: the input has no job to run\n");
+    }
+    let ended = one("{");
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.starts_with("Error: stdin:"), "{ended:?}");
+}
+
+#[test]
+fn the_command_line_replaces_program_and_arguments() {
+    for job in [shell("exit 9", ""), r#"{"parent": "base"}"#.to_owned()] {
+        Place::new()
+            .run(
+                &["--one", "sh", "-c", "echo $0 $1", "a", "--one"],
+                &format!("{BASE}{job}"),
+            )
+            .assert(0, "a --one\n", "");
+    }
+}
+
+#[test]
+fn containers_are_defined_before_the_job() {
+    let job = r#"{"containers": {"me": {"parent": "base", "user": 5, "group": 6}}}
+        {"parent": "me", "program": "sh", "arguments": ["-c", "id -u; id -g"]}"#;
+    one(job).assert(0, "5\n6\n", "");
+}
