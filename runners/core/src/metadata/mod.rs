@@ -13,6 +13,7 @@ mod tests;
 pub use error::MetadataError;
 pub use init::{CARGO_DEFAULT, GO_DEFAULT, PYTEST_DEFAULT};
 
+use crate::filter::PatternError;
 use directive::Directive;
 use maelstrom_spec::{
     CollapseError, ContainerParent, ContainerSpec, ContainerUse, Fields, NamedContainer, Node,
@@ -53,6 +54,17 @@ pub struct TestConfiguration {
     pub ignore: bool,
     /// Globs of the files that are brought back when it has ended.
     pub outputs: Vec<String>,
+}
+
+/// The place counts bytes of the pattern's text, as [`Metadata::parse`] wants it.
+impl From<PatternError> for Problem {
+    fn from(error: PatternError) -> Self {
+        let help = error.help().map(str::to_owned);
+        Problem {
+            help,
+            ..Problem::new(error.span(), error.problem())
+        }
+    }
 }
 
 impl<F> Metadata<F> {

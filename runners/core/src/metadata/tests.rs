@@ -1,4 +1,5 @@
 use super::*;
+use crate::filter::{CARGO, GO, PYTEST, Pattern};
 use maelstrom_spec::{EnvironmentElement, ImageUse, LayerSpec, Mount};
 use proptest::prelude::*;
 
@@ -605,8 +606,26 @@ fn default_of_pytest() {
 }
 
 #[test]
+fn bad_patterns_are_marked_where_they_stand() {
+    let text = "[[directives]]\nfilter = 'all && name.equals'\n";
+    let parse = |text: &str| Ok(Pattern::parse(text, &CARGO)?);
+    let error = Metadata::parse("m.toml", text, &options(), parse).unwrap_err();
+    assert_eq!(error.line(), 2);
+    assert_eq!(error.column(), "filter = 'all && name.equals'".len());
+}
+
+#[test]
 fn examples_in_the_defaults_are_well_formed() {
-    for text in [CARGO_DEFAULT, GO_DEFAULT, PYTEST_DEFAULT] {
+    for (text, dialect) in [
+        (CARGO_DEFAULT, &CARGO),
+        (GO_DEFAULT, &GO),
+        (PYTEST_DEFAULT, &PYTEST),
+    ] {
+        let parse = |text: &str| {
+            Metadata::parse("example", text, &options(), |pattern| {
+                Ok(Pattern::parse(pattern, dialect)?)
+            })
+        };
         let mut examples = 0;
         for block in text
             .split("\n\n")
