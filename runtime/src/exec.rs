@@ -49,6 +49,9 @@ pub(crate) struct Started {
     pub(crate) traced: Option<Traced>,
 }
 
+/// In units of 16 bytes, which stacks are aligned to.
+const STACK_SIZE: usize = 4096;
+
 /// Starts the program. The working directory and everything else around it is in place.
 pub(crate) fn spawn(job: &ContainerJob, around: &Surroundings<'_>) -> Result<Started, Blame> {
     let arguments = std::iter::once(&job.program)
@@ -77,13 +80,13 @@ pub(crate) fn spawn(job: &ContainerJob, around: &Surroundings<'_>) -> Result<Sta
     if job.trace_missing {
         return spawn_watched(job, plan);
     }
-    let mut stack = vec![0_u128; 4096];
+    let mut stack = Vec::<u128>::with_capacity(STACK_SIZE);
     // SAFETY: the child runs on a stack of its own, in memory that outlives it, while this
     // thread is suspended; `child` keeps to calls that are safe there.
     let pid = unsafe {
         libc::clone(
             child,
-            stack.as_mut_ptr_range().end.cast(),
+            stack.spare_capacity_mut().as_mut_ptr_range().end.cast(),
             libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
             (&raw mut plan).cast(),
         )

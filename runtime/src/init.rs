@@ -69,7 +69,10 @@ fn run_job(job: &ContainerJob, around: &Surroundings<'_>) -> Result<InitReport, 
     let umask = rustix::process::umask(rustix::fs::Mode::empty());
     container::enter(job, around)?;
     rustix::process::umask(umask);
-    limit_capabilities(job.privileges)?;
+    // Whoever is not user 0 loses all of them by executing a program.
+    if job.user == 0 {
+        limit_capabilities(job.privileges)?;
+    }
     close_all_but(&[
         around.report,
         around.stdout,

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     borrow::Cow,
     io,
+    mem::MaybeUninit,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -633,7 +634,8 @@ impl Capture {
 
     /// Takes what is there now.
     fn drain(&mut self) -> io::Result<()> {
-        let mut buffer = [0; 65536];
+        // Not all in use for most jobs, so not worth clearing each time.
+        let mut buffer = [MaybeUninit::uninit(); 65536];
         // A pipe holds less than this many buffers, so one that nobody writes to any more is
         // emptied, and one that is written to as fast as it is read does not hold us for ever.
         for _ in 0..64 {
@@ -641,12 +643,12 @@ impl Capture {
                 break;
             }
             match rustix::io::read(&self.from, &mut buffer) {
-                Ok(0) => self.at_end = true,
-                Ok(count) => {
+                Ok(([], _)) => self.at_end = true,
+                Ok((read, _)) => {
                     let room = self.limit_bytes.saturating_sub(self.bytes.len() as u64);
-                    let kept = room.min(count as u64) as usize;
-                    self.bytes.extend_from_slice(&buffer[..kept]);
-                    self.dropped_bytes += (count - kept) as u64;
+                    let kept = room.min(read.len() as u64) as usize;
+                    self.bytes.extend_from_slice(&read[..kept]);
+                    self.dropped_bytes += (read.len() - kept) as u64;
                 }
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
