@@ -1,1 +1,2 @@
 //! Thousands of the shipped gossip and dispatch cores under virtual time and faults.
+pub mod kernel;
