@@ -17,15 +17,16 @@ pub(crate) enum BuildEvent {
     BuildScript(BuildScript),
 }
 
-/// Builds the tests of `packages`, giving what is built to `on_event` as soon as it is, and what
-/// Cargo says besides its progress to `on_line`. Returns how Cargo ended.
+/// Builds the tests of `packages`, giving what is built to `on_event` as soon as it is, and each
+/// line that Cargo writes to `on_line`, with its end and whether it only tells of progress. Returns
+/// how Cargo ended.
 pub(crate) fn build(
     options: &CargoOptions,
     packages: &[&Package],
     color: bool,
     tools: &Tools,
     mut on_event: impl FnMut(BuildEvent) -> Result<()>,
-    on_line: impl FnMut(String) + Send,
+    on_line: impl FnMut(&[u8], bool) + Send,
 ) -> Result<ExitStatus> {
     let mut command = Command::new(cargo());
     command.args([
@@ -71,16 +72,16 @@ pub(crate) fn build(
     })
 }
 
-/// Gives each line to `on_line`, except Cargo's own progress reports.
-fn read_diagnostics(stderr: impl std::io::Read, mut on_line: impl FnMut(String)) {
+/// Gives each line to `on_line`, and whether it only tells of progress.
+fn read_diagnostics(stderr: impl std::io::Read, mut on_line: impl FnMut(&[u8], bool)) {
     let mut reader = BufReader::new(stderr);
     let mut line = Vec::new();
     while let Ok(1..) = reader.read_until(b'\n', &mut line) {
-        let text = String::from_utf8_lossy(&line);
-        let text = text.trim_end_matches(['\n', '\r']);
-        if !is_progress(text) {
-            on_line(text.to_owned());
+        let progress = is_progress(String::from_utf8_lossy(&line).trim_end());
+        if !line.ends_with(b"\n") {
+            line.push(b'\n');
         }
+        on_line(&line, progress);
         line.clear();
     }
 }
@@ -133,7 +134,15 @@ mod tests {
 
     fn kept(input: &str) -> Vec<String> {
         let mut lines = Vec::new();
-        read_diagnostics(input.as_bytes(), |line| lines.push(line));
+        read_diagnostics(input.as_bytes(), |line, progress| {
+            if !progress {
+                lines.push(String::from_utf8(line.to_vec()).unwrap());
+            }
+        });
+        let lines = lines
+            .iter()
+            .map(|line| line.strip_suffix('\n').unwrap().to_owned())
+            .collect();
         lines
     }
 

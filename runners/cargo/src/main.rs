@@ -1,10 +1,12 @@
-//! `cargo test`, every test in a container of its own.
+//! `cargo maelstrom`: like `cargo test`, with every test in a container of its own.
 
 mod artifact;
 mod build;
 mod cargo_config;
 mod cargo_test;
+mod cli;
 mod environment;
+mod framework;
 mod harness;
 mod host;
 mod libtest;
@@ -14,4 +16,20 @@ mod round;
 mod sysroot;
 mod workspace;
 
-fn main() {}
+use framework::CargoFramework;
+use maelstrom_runner::runner::{self, Exit};
+use maelstrom_runtime::Launcher;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Before anything that could start a thread.
+    let launcher = Launcher::start();
+    let exit = match cli::load_or_exit().and_then(CargoFramework::new) {
+        Ok((framework, settings)) => runner::run(framework, launcher, settings),
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            Exit::FAILURE
+        }
+    };
+    exit.exit()
+}

@@ -358,7 +358,12 @@ impl<'a> Round<'a> {
                     }
                     Ok(())
                 },
-                |line| self.sink.line(line),
+                |line, is_progress| {
+                    self.sink.build_output(line);
+                    if !is_progress {
+                        self.sink.output(line);
+                    }
+                },
             );
             drop(sender);
             status

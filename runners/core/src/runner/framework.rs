@@ -29,6 +29,9 @@ pub trait Framework: Send + Sync + 'static {
     /// What holds without a metadata file, and what `--init` writes.
     fn default_metadata(&self) -> &'static str;
 
+    /// Name of the predefined container that imitates the client's machine, for advice.
+    fn imitating_container(&self) -> &'static str;
+
     /// Narrows a selection by what the user chose by other means than patterns.
     fn narrow(&self, selection: Selection) -> Selection {
         selection
@@ -150,6 +153,12 @@ pub trait TestArtifact: Send + Sync + 'static {
 
     /// All of its tests, selected or not.
     fn cases(&self) -> &[Case];
+
+    /// What the record keeps of a test besides its name.
+    fn case_metadata(&self, case: usize) -> Option<CaseMetadata> {
+        let _ = case;
+        None
+    }
 
     /// What patterns can ask of a test.
     fn facts<'a>(&'a self, case: &'a Case) -> impl Facts + 'a;

@@ -1,18 +1,18 @@
 //! A client that starts when it is first needed.
 
 use crate::client::{Client, ClientConfig};
-use maelstrom_runtime::Launcher;
+use maelstrom_runtime::{Launcher, StartError};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// A client that starts when it is first needed: listing tests needs none as a rule.
 pub struct LazyClient {
-    parts: Mutex<Option<(Launcher, ClientConfig)>>,
+    parts: Mutex<Option<(Result<Launcher, StartError>, ClientConfig)>>,
     client: OnceLock<Result<Client, String>>,
 }
 
 impl LazyClient {
     /// A client that is not yet started.
-    pub fn new(launcher: Launcher, config: ClientConfig) -> LazyClient {
+    pub fn new(launcher: Result<Launcher, StartError>, config: ClientConfig) -> LazyClient {
         LazyClient {
             parts: Mutex::new(Some((launcher, config))),
             client: OnceLock::new(),
@@ -32,6 +32,7 @@ impl LazyClient {
                     .unwrap_or_else(PoisonError::into_inner)
                     .take();
                 let (launcher, config) = parts.ok_or("the client was started already")?;
+                let launcher = launcher.map_err(|error| error.to_string())?;
                 Client::start(launcher, config).map_err(|error| error.to_string())
             })
             .as_ref()
@@ -41,5 +42,10 @@ impl LazyClient {
     /// The client, if it has started.
     pub fn started(&self) -> Option<&Client> {
         self.client.get()?.as_ref().ok()
+    }
+
+    /// Whether it could not start.
+    pub fn failed(&self) -> bool {
+        matches!(self.client.get(), Some(Err(_)))
     }
 }

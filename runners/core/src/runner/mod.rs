@@ -4,7 +4,10 @@
 mod exit;
 mod framework;
 mod lazy_client;
+mod missing;
 mod outputs;
+mod round;
+mod run;
 mod signals;
 mod sink;
 mod tool;
@@ -16,6 +19,7 @@ pub use framework::{
 };
 pub use lazy_client::LazyClient;
 pub use outputs::bring_back;
+pub use run::{Mode, Settings, run};
 pub use signals::watch_signals;
 pub use sink::Sink;
 pub use tool::{Tool, Tools};

@@ -5,8 +5,8 @@ use super::{IgnoredTests, LazyClient, Surroundings, TestArtifact};
 use crate::{
     filter::{Facts, Pattern, Selection},
     metadata::{Metadata, TestConfiguration},
+    ui::UiSender,
 };
-use crossbeam_channel::Sender;
 use maelstrom_node::Container;
 use maelstrom_spec::JobError;
 use std::{sync::Arc, time::Duration};
@@ -24,17 +24,14 @@ pub struct Sink<A> {
     pub(super) timeout: Option<Option<Duration>>,
     /// Whether nothing is to be run.
     pub(super) only_list: bool,
-    pub(super) sender: Sender<Collecting<A>>,
+    pub(super) ui: UiSender,
+    pub(super) send: Box<dyn Fn(Collecting<A>) + Send + Sync>,
 }
 
 /// What collecting reports.
 pub(super) enum Collecting<A> {
     /// An artifact, and those of its tests that are selected.
     Artifact(Arc<A>, Vec<Ready>),
-    /// A line for the user, such as a warning of the compiler.
-    Line(String),
-    /// What is being done now.
-    Status(String),
 }
 
 /// A selected test.
@@ -111,10 +108,7 @@ impl<A: TestArtifact> Sink<A> {
                 };
             ready.push(Ready { case: index, plan });
         }
-        // The runner drops its end when it has no use for more.
-        let _ = self
-            .sender
-            .send(Collecting::Artifact(artifact.clone(), ready));
+        (self.send)(Collecting::Artifact(artifact.clone(), ready));
         Ok(())
     }
 
@@ -155,13 +149,19 @@ impl<A: TestArtifact> Sink<A> {
         Ok(Some(plan))
     }
 
-    /// Hands over a line for the user.
-    pub fn line(&self, line: String) {
-        let _ = self.sender.send(Collecting::Line(line));
+    /// Hands over what the user is shown when the round is over, such as a compiler's warning, with
+    /// its line end.
+    pub fn output(&self, bytes: &[u8]) {
+        self.ui.collection_output(bytes);
+    }
+
+    /// Hands over everything that the build tool writes, for those who watch it.
+    pub fn build_output(&self, bytes: &[u8]) {
+        self.ui.build_output(bytes);
     }
 
     /// Says what is being done.
     pub fn status(&self, status: &str) {
-        let _ = self.sender.send(Collecting::Status(status.to_owned()));
+        self.ui.status(status);
     }
 }

@@ -1,0 +1,261 @@
+//! Advice for a test that failed in a container that imitates the client's machine: what it looked
+//! for in vain, and the lines that put it there.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+/// How many things are named.
+const SHOWN: usize = 8;
+
+/// Where programs look on the off chance, and which have no business in a container.
+const NOISE_PREFIXES: [&str; 22] = [
+    "/dev",
+    "/etc/bash.bashrc",
+    "/etc/environment",
+    "/etc/inputrc",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.preload",
+    "/etc/ld.so.conf",
+    "/etc/machine-id",
+    "/etc/nscd.conf",
+    "/etc/selinux",
+    "/etc/terminfo",
+    "/lib/terminfo",
+    "/proc",
+    "/run",
+    "/sys",
+    "/tmp",
+    "/usr/lib/locale",
+    "/usr/share/locale",
+    "/usr/share/locale-langpack",
+    "/usr/share/terminfo",
+    "/var/run",
+    "/var/tmp",
+];
+
+/// The same by parts of paths.
+const NOISE_PARTS: [&str; 4] = ["/gconv/", "/glibc-hwcaps/", "/LC_MESSAGES/", "/.terminfo"];
+
+/// What advice depends on.
+pub(super) struct Advice<'a> {
+    /// The project directory.
+    pub(super) project: &'a Path,
+    /// Name of the metadata file.
+    pub(super) metadata_file: &'a str,
+    /// Whether there is one.
+    pub(super) configured: bool,
+    /// The container that the lines build on.
+    pub(super) parent: &'a str,
+    /// Directories of programs.
+    pub(super) program_path: &'a [PathBuf],
+}
+
+impl Advice<'_> {
+    /// What to tell about paths that a test looked for in vain although this machine has them.
+    pub(super) fn about(&self, missing: &[PathBuf]) -> Option<String> {
+        let mut things: Vec<(Layer, &Path)> = Vec::new();
+        let mut known = BTreeSet::new();
+        for path in missing.iter().filter(|path| !is_noise(path)) {
+            // What lies below something that is named comes with it.
+            if things
+                .iter()
+                .any(|(layer, root)| matches!(layer, Layer::Tree(_)) && path.starts_with(root))
+            {
+                continue;
+            }
+            if let Some(layer) = self.layer(path)
+                && known.insert(layer.clone())
+            {
+                things.push((layer, path));
+            }
+        }
+        if things.is_empty() {
+            return None;
+        }
+        things.sort();
+        let more = things.len().saturating_sub(SHOWN);
+        things.truncate(SHOWN);
+        let mut text = String::from(
+            "the test looked in vain for what this machine has and its container has not:\n",
+        );
+        for (_, path) in &things {
+            let _ = writeln!(text, "    {}", path.display());
+        }
+        if more > 0 {
+            let _ = writeln!(text, "    and {more} more");
+        }
+        let file = self.project.join(self.metadata_file);
+        if self.configured {
+            let _ = writeln!(
+                text,
+                "to give it that, add to its directive in {}:",
+                file.display()
+            );
+        } else {
+            let _ = writeln!(text, "to give all tests that, write {}:", file.display());
+            let _ = writeln!(text, "    [[directives]]\n    parent = \"{}\"", self.parent);
+        }
+        let layers: Vec<String> = things.iter().map(|(layer, _)| layer.to_string()).collect();
+        if let [layer] = &layers[..] {
+            let _ = write!(text, "    added_layers = [{layer}]");
+        } else {
+            let _ = write!(
+                text,
+                "    added_layers = [\n        {},\n    ]",
+                layers.join(",\n        ")
+            );
+        }
+        Some(text)
+    }
+
+    fn layer(&self, path: &Path) -> Option<Layer> {
+        let text = path.to_str()?;
+        let metadata = fs::metadata(path).ok()?;
+        if let Some(toolchain) = toolchain(path) {
+            return Some(Layer::Tree(toolchain.to_str()?.to_owned()));
+        }
+        let relative = path.strip_prefix(self.project).ok().and_then(Path::to_str);
+        if metadata.is_dir() {
+            return Some(match relative {
+                Some(relative) => Layer::ProjectTree(relative.to_owned()),
+                None => Layer::Tree(text.to_owned()),
+            });
+        }
+        if metadata.permissions().mode() & 0o111 != 0
+            && path.parent().is_some_and(|parent| {
+                self.program_path
+                    .iter()
+                    .any(|directory| directory == parent)
+            })
+        {
+            return Some(Layer::Program(path.file_name()?.to_str()?.to_owned()));
+        }
+        Some(match relative {
+            Some(relative) => Layer::ProjectFile(relative.to_owned()),
+            None => Layer::File(text.to_owned()),
+        })
+    }
+}
+
+/// One element of `added_layers`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Layer {
+    Program(String),
+    ProjectFile(String),
+    ProjectTree(String),
+    File(String),
+    Tree(String),
+}
+
+impl std::fmt::Display for Layer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (key, value, more) = match self {
+            Layer::Program(name) => ("programs", name, ""),
+            // At their own place, wherever the project is.
+            Layer::ProjectFile(path) => ("paths", path, ", canonicalize = true"),
+            Layer::ProjectTree(path) => ("trees", path, ", canonicalize = true"),
+            Layer::File(path) => ("paths", path, ", follow_symlinks = true"),
+            Layer::Tree(path) => ("trees", path, ""),
+        };
+        write!(
+            f,
+            "{{ {key} = [{}]{more} }}",
+            toml::Value::String(value.clone())
+        )
+    }
+}
+
+/// The toolchain that a path is in: none of its files works alone.
+fn toolchain(path: &Path) -> Option<&Path> {
+    path.ancestors().find(|ancestor| {
+        ancestor
+            .parent()
+            .is_some_and(|parent| parent.ends_with(".rustup/toolchains"))
+    })
+}
+
+fn is_noise(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    NOISE_PREFIXES.iter().any(|prefix| path.starts_with(prefix))
+        || NOISE_PARTS.iter().any(|part| text.contains(part))
+        || path.parent().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn advice<'a>(project: &'a Path, configured: bool, program_path: &'a [PathBuf]) -> Advice<'a> {
+        Advice {
+            project,
+            metadata_file: "cargo-maelstrom.toml",
+            configured,
+            parent: "cargo-test",
+            program_path,
+        }
+    }
+
+    #[test]
+    fn noise_is_not_worth_a_word() {
+        let missing = [
+            "/proc/self/foo",
+            "/etc/ld.so.preload",
+            "/usr/lib/locale/C.utf8",
+            "/",
+        ]
+        .map(PathBuf::from);
+        assert_eq!(advice(Path::new("/p"), false, &[]).about(&missing), None);
+    }
+
+    #[test]
+    fn the_lines_parse_and_name_what_is_missing() {
+        // The project is not below `/tmp`, which counts as noise.
+        let temp = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let project = temp.path();
+        let bin = project.join("bin");
+        fs::create_dir_all(project.join("data \"x\"")).unwrap();
+        fs::create_dir(&bin).unwrap();
+        fs::write(bin.join("tool"), "").unwrap();
+        fs::set_permissions(bin.join("tool"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(project.join(".env"), "").unwrap();
+        let missing = [
+            project.join("data \"x\""),
+            bin.join("tool"),
+            project.join(".env"),
+            project.join(".env"),
+            project.join("gone"),
+        ];
+        let text = advice(project, false, std::slice::from_ref(&bin))
+            .about(&missing)
+            .unwrap();
+        let (told, lines) = text.split_once("cargo-maelstrom.toml:\n").unwrap();
+        assert!(
+            told.contains("bin/tool\n") && !told.contains("gone"),
+            "{told}"
+        );
+        let table: toml::Table = lines.parse().unwrap();
+        let expected = "[[directives]]\nparent = 'cargo-test'\nadded_layers = [\n{ programs = ['tool'] },\n{ paths = ['.env'], canonicalize = true },\n{ trees = ['data \"x\"'], canonicalize = true }]";
+        assert_eq!(table, expected.parse().unwrap());
+        let text = advice(project, true, &[]).about(&missing[2..3]).unwrap();
+        assert!(
+            text.ends_with("    added_layers = [{ paths = [\".env\"], canonicalize = true }]"),
+            "{text}"
+        );
+        assert!(!text.contains("parent"));
+    }
+
+    #[test]
+    fn toolchains_come_whole() {
+        let path = Path::new("/home/u/.rustup/toolchains/stable/lib/rustlib/x");
+        assert_eq!(
+            toolchain(path),
+            Some(Path::new("/home/u/.rustup/toolchains/stable"))
+        );
+        assert_eq!(toolchain(Path::new("/usr/lib")), None);
+    }
+}
