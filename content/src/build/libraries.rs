@@ -95,7 +95,7 @@ impl<'a> Closure<'a> {
         let mut loaded: HashSet<Vec<u8>> = HashSet::new();
         if let Some(interpreter) = &elf.interpreter {
             let path = PathBuf::from(OsStr::from_bytes(interpreter));
-            if !path.is_absolute() || !path.is_file() {
+            if !path.is_absolute() || self.library(&path, elf.machine).is_none() {
                 return Err(LayerError::Library {
                     binary: binary.to_owned(),
                     library: describe(interpreter, elf.machine),

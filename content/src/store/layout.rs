@@ -26,14 +26,14 @@ pub(crate) struct Layout {
     /// The cache directory as it was given.
     pub(crate) cache: PathBuf,
     /// The store's own directory in it.
-    pub(crate) root: PathBuf,
+    pub(crate) content: PathBuf,
 }
 
 impl Layout {
     pub(crate) fn new(cache: &Path) -> Layout {
         Layout {
             cache: cache.to_owned(),
-            root: cache.join(VERSION_DIRECTORY),
+            content: cache.join(VERSION_DIRECTORY),
         }
     }
 
@@ -49,11 +49,11 @@ impl Layout {
     }
 
     pub(crate) fn lock(&self) -> PathBuf {
-        self.root.join("lock")
+        self.content.join("lock")
     }
 
     pub(crate) fn files(&self) -> PathBuf {
-        self.root.join("files")
+        self.content.join("files")
     }
 
     /// Where contents are kept, as a file of this mode and modification time.
@@ -67,7 +67,7 @@ impl Layout {
     }
 
     pub(crate) fn manifests(&self) -> PathBuf {
-        self.root.join("manifests")
+        self.content.join("manifests")
     }
 
     pub(crate) fn manifest(&self, id: LayerId) -> PathBuf {
@@ -75,7 +75,7 @@ impl Layout {
     }
 
     pub(crate) fn trees(&self) -> PathBuf {
-        self.root.join("trees")
+        self.content.join("trees")
     }
 
     pub(crate) fn tree(&self, id: LayerId) -> PathBuf {
@@ -83,27 +83,27 @@ impl Layout {
     }
 
     pub(crate) fn memos(&self) -> PathBuf {
-        self.root.join("memo")
+        self.content.join("memo")
     }
 
     pub(crate) fn digests(&self) -> PathBuf {
-        self.root.join("digests")
+        self.content.join("digests")
     }
 
     pub(crate) fn digests_lock(&self) -> PathBuf {
-        self.root.join("digests.lock")
+        self.content.join("digests.lock")
     }
 
     pub(crate) fn usage(&self) -> PathBuf {
-        self.root.join("usage")
+        self.content.join("usage")
     }
 
     pub(crate) fn processes(&self) -> PathBuf {
-        self.root.join("processes")
+        self.content.join("processes")
     }
 
     pub(crate) fn tmp(&self) -> PathBuf {
-        self.root.join("tmp")
+        self.content.join("tmp")
     }
 }
 
