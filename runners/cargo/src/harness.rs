@@ -1,7 +1,10 @@
 //! Finding out inside a container which tests a program without Rust's harness has: a program that
 //! does not know `--list` would do who knows what, which is nothing to happen on the client.
 
-use crate::{artifact::CargoArtifact, libtest};
+use crate::{
+    artifact::{CargoArtifact, without_repetitions},
+    libtest,
+};
 use maelstrom_node::JobEvent;
 use maelstrom_runner::{
     client::{Client, JobRequest},
@@ -26,6 +29,7 @@ pub(crate) fn list_in_container(
     container
         .layers
         .extend(artifact.binary_layers(&artifact.binary, true)?);
+    without_repetitions(&mut container.layers);
     let container = client
         .prepare(&container, None)
         .map_err(|error| error.to_string())?;
