@@ -8,3 +8,4 @@ pub mod listing;
 pub mod metadata;
 pub mod runner;
 pub mod size;
+pub mod ui;
