@@ -290,6 +290,12 @@ fn bad_files_are_errors_and_stay() {
 }
 
 #[test]
+fn deep_nesting_is_an_error() {
+    let (_directory, path) = file(&format!("version = 3\na = {}", "[".repeat(100_000)));
+    assert!(TestListing::load(&path).is_err());
+}
+
+#[test]
 fn unknown_keys_and_other_layouts_are_read() {
     let (_directory, path) = file(
         "version = 3\nfoo = { 'foo(library)' = { 'm::t1' = { timings = [0.12, 0.1], outcome = 'success', odd = 1 } } }",

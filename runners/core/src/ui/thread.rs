@@ -46,7 +46,9 @@ impl Ui {
     ///
     /// The style cannot be used for this.
     pub fn start(style: UiStyle, listing: bool) -> Result<(Ui, UiSender), UiError> {
-        let is_terminal = io::stdout().is_terminal();
+        // A dumb terminal is treated like a file: it can do no more than take lines.
+        let is_dumb = env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+        let is_terminal = io::stdout().is_terminal() && !is_dumb;
         let style = Style::choose(style, listing, is_terminal)?;
         let area = match style {
             _ if !is_terminal => Area::None,
