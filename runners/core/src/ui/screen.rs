@@ -198,6 +198,14 @@ impl Screen {
         if let Area::Fancy(fancy) = &mut self.area {
             fancy.clear_round();
         }
+        self.write_without_area();
+    }
+
+    /// Writes what is waiting and leaves nothing below it.
+    fn write_without_area(&mut self) {
+        if matches!(self.area, Area::Fancy(_)) {
+            self.clear_area();
+        }
         self.write_buffer();
         self.clear_area();
     }
@@ -279,8 +287,7 @@ impl Screen {
 
     /// Writes what is left and takes the bars away.
     pub(super) fn finish(&mut self) {
-        self.write_buffer();
-        self.clear_area();
+        self.write_without_area();
     }
 
     /// Whether writing has failed.
