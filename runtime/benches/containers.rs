@@ -112,7 +112,13 @@ fn make_layer(directory: &Path) -> PathBuf {
     fs::write(&source, "fn main() {}").unwrap();
     must_succeed(
         Command::new("rustc")
-            .args(["-O", "-C", "target-feature=+crt-static", "-C", "panic=abort"])
+            .args([
+                "-O",
+                "-C",
+                "target-feature=+crt-static",
+                "-C",
+                "panic=abort",
+            ])
             .arg("-o")
             .arg(layer.join("program"))
             .arg(&source),

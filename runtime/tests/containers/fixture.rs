@@ -9,13 +9,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub struct Fixture {
-    pub launcher: Launcher,
+pub(crate) struct Fixture {
+    pub(crate) launcher: Launcher,
     directory: tempfile::TempDir,
 }
 
 impl Fixture {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let launcher = Launcher::start().expect("the launcher starts");
         let directory = tempfile::tempdir().expect("a directory for layers");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -26,39 +26,39 @@ impl Fixture {
         }
     }
 
-    pub fn layers_root(&self) -> &Path {
+    pub(crate) fn layers_root(&self) -> &Path {
         self.directory.path()
     }
 
     /// A fresh directory that is no layer.
-    pub fn scratch(&self) -> tempfile::TempDir {
+    pub(crate) fn scratch(&self) -> tempfile::TempDir {
         tempfile::tempdir().unwrap()
     }
 
-    pub fn slot(&self) -> Slot {
+    pub(crate) fn slot(&self) -> Slot {
         self.launcher
             .slot(self.layers_root().to_path_buf())
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// A job of an ordinary user that runs a probe.
-    pub fn job(&self, probe: &[&str]) -> ContainerJob {
+    pub(crate) fn job(&self, probe: &[&str]) -> ContainerJob {
         job(self.layers_root(), probe)
     }
 
     /// Runs a job in a slot of its own.
-    pub fn run(&self, job: &ContainerJob) -> Result<JobOutcome, JobError> {
+    pub(crate) fn run(&self, job: &ContainerJob) -> Result<JobOutcome, JobError> {
         self.slot().run(job).map_err(|RunError { error, .. }| error)
     }
 
     /// Runs a probe that must succeed, and returns what it printed.
-    pub fn output_of(&self, job: &ContainerJob) -> String {
+    pub(crate) fn output_of(&self, job: &ContainerJob) -> String {
         output(self.run(job))
     }
 }
 
 /// What a successful job printed.
-pub fn output(result: Result<JobOutcome, JobError>) -> String {
+pub(crate) fn output(result: Result<JobOutcome, JobError>) -> String {
     let outcome = result.unwrap_or_else(|error| panic!("{error}"));
     let stdout = String::from_utf8_lossy(outcome.effects.stdout.bytes()).into_owned();
     let stderr = String::from_utf8_lossy(outcome.effects.stderr.bytes());
@@ -70,7 +70,7 @@ pub fn output(result: Result<JobOutcome, JobError>) -> String {
     stdout
 }
 
-pub fn job(layers_root: &Path, probe: &[&str]) -> ContainerJob {
+pub(crate) fn job(layers_root: &Path, probe: &[&str]) -> ContainerJob {
     ContainerJob {
         program: "/probe".to_owned(),
         arguments: ["probe"]
@@ -123,7 +123,7 @@ fn make_layer(layer: &Path) {
 }
 
 /// Waits until something is so, and fails with `what` if it is not in time.
-pub fn eventually(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
     let started = std::time::Instant::now();
     while !condition() {
         assert!(started.elapsed().as_secs() < 30, "not in time: {what}");
@@ -133,7 +133,7 @@ pub fn eventually(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// The processes on this machine whose environment holds this text.
-pub fn processes_with(text: &str) -> Vec<u32> {
+pub(crate) fn processes_with(text: &str) -> Vec<u32> {
     fs::read_dir("/proc")
         .unwrap()
         .flatten()

@@ -7,7 +7,7 @@ use crate::{
 use maelstrom_runtime::{ContainerMount, JobNetwork, Privileges, Root};
 use std::{os::linux::net::SocketAddrExt, os::unix::net};
 
-pub const TESTS: &[Test] = &[
+pub(crate) const TESTS: &[Test] = &[
     ("sees_only_its_layers", sees_only_its_layers),
     ("sees_only_its_processes", sees_only_its_processes),
     ("sees_only_its_environment", sees_only_its_environment),

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-pub const TESTS: &[Test] = &[
+pub(crate) const TESTS: &[Test] = &[
     (
         "what_a_job_leaves_behind_is_ended",
         what_a_job_leaves_behind_is_ended,
@@ -114,7 +114,7 @@ fn a_dropped_slot_ends_its_job(fixture: &Fixture) {
 }
 
 /// A client in a process of its own, which runs a job and says what came of it.
-pub fn client(arguments: &[String]) {
+pub(crate) fn client(arguments: &[String]) {
     let [layers_root, marker, probe] = arguments else {
         panic!("a client takes three arguments");
     };

@@ -5,7 +5,7 @@ use maelstrom_runtime::{ContainerMount, JobNetwork, Privileges, Root};
 use maelstrom_spec::{Device, JobError};
 use std::{fs, path::PathBuf};
 
-pub const TESTS: &[Test] = &[
+pub(crate) const TESTS: &[Test] = &[
     ("every_kind_of_mount_works", every_kind_of_mount_works),
     (
         "missing_mount_points_are_named",

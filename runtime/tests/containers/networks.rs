@@ -7,7 +7,7 @@ use crate::{
 use maelstrom_runtime::{JobNetwork, Privileges};
 use std::net::TcpListener;
 
-pub const TESTS: &[Test] = &[
+pub(crate) const TESTS: &[Test] = &[
     (
         "only_the_local_network_reaches_the_machine",
         only_local_reaches_the_machine,

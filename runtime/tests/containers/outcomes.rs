@@ -8,7 +8,7 @@ use maelstrom_runtime::{Privileges, Root, TerminalSize};
 use maelstrom_spec::{JobError, JobOutput, JobStatus};
 use std::{os::fd::AsFd, time::Duration};
 
-pub const TESTS: &[Test] = &[
+pub(crate) const TESTS: &[Test] = &[
     ("exit_codes_come_through", exit_codes_come_through),
     ("signals_come_through", signals_come_through),
     ("a_timeout_keeps_the_output", a_timeout_keeps_the_output),

@@ -25,7 +25,7 @@ fn list(path: &str) -> String {
 
 /// Does what the arguments say. Returns an exit code.
 #[allow(clippy::too_many_lines)]
-pub fn run(arguments: &[String]) -> i32 {
+pub(crate) fn run(arguments: &[String]) -> i32 {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["ok"] => {}
@@ -126,10 +126,12 @@ pub fn run(arguments: &[String]) -> i32 {
         }
         // A process that outlives this one and keeps its standard streams open.
         ["leave-behind"] => {
-            Command::new("/probe")
+            // That it is never waited for is the point.
+            let left = Command::new("/probe")
                 .args(["probe", "sleep"])
                 .spawn()
                 .unwrap();
+            std::mem::forget(left);
             println!("left");
         }
         ["fork-bomb"] => loop {
@@ -216,7 +218,7 @@ fn become_root_of(path: &str) {
     };
     let c = |text: &str| std::ffi::CString::new(text).unwrap();
     try_write("writing");
-    // SAFETY (all calls below): plain system calls on strings that live through them.
+    // SAFETY: plain system calls on strings that live through them.
     unsafe {
         let flags = libc::MS_REMOUNT | libc::MS_BIND;
         libc::mount(
