@@ -1,7 +1,8 @@
 //! Measures what a store costs: `cargo run --release -p maelstrom-content --example measure`.
 //!
 //! Everything happens in a temporary directory below the one that is given as argument (the
-//! system's, without), from a warm page cache, as it is right after a build.
+//! system's, without); a number after it is how often the unchanged case runs. All is read
+//! from a warm page cache, as it is right after a build.
 
 use maelstrom_content::{LayerId, Store, StoreOptions};
 use std::{
@@ -38,7 +39,8 @@ fn main() {
         id.expect("a layer")
     };
     measure("10,000 files, cold", &cache, tree);
-    for _ in 0..3 {
+    let runs = std::env::args().nth(2).and_then(|runs| runs.parse().ok());
+    for _ in 0..runs.unwrap_or(3) {
         measure("10,000 files, unchanged", &cache, tree);
     }
     let list: Vec<_> = (0..10_000u32)

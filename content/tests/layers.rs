@@ -71,7 +71,7 @@ fn leaves(manifest: &Manifest) -> Vec<String> {
         .enumerate()
         .filter(|(index, entry)| {
             let next = entries.get(index + 1);
-            !next.is_some_and(|next| next.path.as_path().parent() == Some(entry.path.as_path()))
+            next.is_none_or(|next| next.path.as_path().parent() != Some(entry.path.as_path()))
         })
         .map(|(_, entry)| match &entry.kind {
             EntryKind::Directory { .. } => format!("{}/", entry.path),

@@ -357,7 +357,8 @@ fn damage_is_noticed_and_put_right() {
             .find(|file| fs::metadata(file).unwrap().ino() == inode)
             .unwrap()
     };
-    let damages: Vec<(&str, Box<dyn Fn()>)> = vec![
+    type Damage<'a> = (&'a str, Box<dyn Fn() + 'a>);
+    let damages: Vec<Damage<'_>> = vec![
         (
             "a file removed from the tree",
             Box::new(|| fs::remove_file(&victim).unwrap()),
