@@ -6,7 +6,7 @@ use crate::{
     print::print,
     report::{exit_contribution, pieces},
 };
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use maelstrom_node::{JobEvent, JobId};
 use maelstrom_runner::client::{Client, JobRequest};
@@ -55,7 +55,7 @@ struct Unprepared {
 ///
 /// # Errors
 ///
-/// Malformed input; running jobs are abandoned then.
+/// Malformed input. Jobs are still under way then, but nothing more is printed about them.
 pub(crate) fn run<R: Read>(client: &Client, project_dir: PathBuf, inputs: Inputs<R>) -> Result<u8> {
     let progress = Arc::new(Progress {
         state: Mutex::default(),
@@ -64,24 +64,30 @@ pub(crate) fn run<R: Read>(client: &Client, project_dir: PathBuf, inputs: Inputs
     });
     let (to_prepare, unprepared) = bounded(MAX_JOBS_UNPREPARED);
     let (in_order, submissions) = bounded(MAX_JOBS_UNPREPARED);
-    let result = thread::scope(|scope| {
-        for _ in 0..PREPARERS {
-            let unprepared = unprepared.clone();
-            scope.spawn(move || prepare_all(client, &unprepared));
-        }
-        let for_submitter = progress.clone();
-        scope.spawn(move || submit_all(client, &for_submitter, &submissions));
-        read_all(client, &progress, inputs, to_prepare, in_order).inspect_err(|_| {
-            progress.lock().given_up = true;
-            client.cancel_all();
-        })
-    });
-    result?;
+    // Nobody waits for these threads: they have nothing to do when all jobs have ended, and after
+    // malformed input the process ends whatever they do.
+    for index in 0..PREPARERS {
+        let (client, unprepared) = (client.clone(), unprepared.clone());
+        let work = move || prepare_all(&client, &unprepared);
+        spawn(format!("prepare {index}"), work)?;
+    }
+    let (for_submitter, submitter) = (progress.clone(), client.clone());
+    let work = move || submit_all(&submitter, &for_submitter, &submissions);
+    spawn("submit".into(), work)?;
+    if let Err(error) = read_all(client, &progress, inputs, to_prepare, in_order) {
+        progress.lock().given_up = true;
+        return Err(error);
+    }
     let mut state = progress.lock();
     while state.under_way > 0 {
         state = progress.wait(state);
     }
     Ok(state.exit_code)
+}
+
+fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let thread = thread::Builder::new().name(name);
+    thread.spawn(work).context("starting a thread").map(drop)
 }
 
 /// Reads the input to its end. Named containers count for the jobs after them, so that what a job

@@ -69,7 +69,7 @@ fn run(launcher: Launcher, options: Options) -> Result<Ending> {
         launcher,
         ClientConfig {
             project_dir: project_dir.clone(),
-            cache_dir: options.cache_root,
+            cache_dir: project_dir.join(options.cache_root),
             cache_size_bytes: options.cache_size_bytes,
             inline_limit_bytes: options.inline_limit_bytes,
             slots: options.slots,
