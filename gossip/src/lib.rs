@@ -30,7 +30,7 @@ pub use election::{
 };
 pub use id::NodeId;
 pub use layers::LayerDigest;
-pub use membership::{Event, Membership, MessageError, Stats, Transmit};
+pub use membership::{Event, Introduction, Membership, MessageError, Stats, Transmit};
 pub use pool::ProfilePool;
 pub use view::{Member, Slots, View};
 pub use wire::{MAX_MESSAGE_BYTES, Malformed};

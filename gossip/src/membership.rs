@@ -148,6 +148,14 @@ fn arm(timer: &mut Option<Instant>, at: Instant) {
     *timer = Some(timer.map_or(at, |timer| timer.min(at)));
 }
 
+/// All that is to be known of a member.
+#[derive(Clone, Debug)]
+pub struct Introduction {
+    peer: Peer,
+    profile: Arc<VersionedProfile>,
+    load: (Version, Load),
+}
+
 /// A message to send.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Transmit {
@@ -282,7 +290,40 @@ impl Membership {
         self.pool = Some(pool);
     }
 
+    /// Takes all these for members that are up, without a message being sent: a roster that
+    /// was saved before a restart, or the beginning of a simulation. Introductions beyond
+    /// [`Config::max_members`] are left out.
+    pub fn introduce(&mut self, now: Instant, others: &[Introduction]) {
+        let room = self.config.max_members.saturating_sub(self.view.known());
+        let others: Vec<&Introduction> = others
+            .iter()
+            .filter(|other| other.peer.tag != self.own)
+            .take(room)
+            .collect();
+        let members = others.iter().map(|other| foca::Member::alive(other.peer));
+        let applied = self.foca.apply_many(members, false, self.wishes.at(now));
+        debug_assert!(applied.is_ok(), "nothing is encoded");
+        self.take_notifications(now);
+        for other in others {
+            self.view.set_profile(other.peer.tag, other.profile.clone());
+            let (version, load) = other.load;
+            let change = self.view.set_load(other.peer.tag, version, load);
+            self.report(change);
+        }
+        self.settle(now);
+    }
+
     // Getters.
+
+    /// What [`introduce`](Self::introduce) needs to make this node known elsewhere.
+    pub fn introduction(&self) -> Introduction {
+        let profile = self.view.profile(self.own).expect("told in `new`").clone();
+        Introduction {
+            peer: *self.foca.identity(),
+            profile,
+            load: (self.load_version, self.told_load),
+        }
+    }
 
     /// The node that this is the membership of.
     pub fn node(&self) -> NodeId {

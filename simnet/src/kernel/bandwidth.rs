@@ -88,6 +88,15 @@ impl Flows {
         self.flows.remove(&number).is_some()
     }
 
+    /// The transfers that a node sends, with their receivers.
+    pub fn from_node(&self, from: usize) -> Vec<(u64, usize)> {
+        self.flows
+            .iter()
+            .filter(|(_, flow)| flow.transfer.from == from)
+            .map(|(number, flow)| (*number, flow.transfer.to))
+            .collect()
+    }
+
     /// How many transfers are under way.
     pub fn len(&self) -> usize {
         self.flows.len()

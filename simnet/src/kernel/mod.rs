@@ -8,6 +8,7 @@ mod trace;
 
 pub use bandwidth::{Flows, Transfer};
 pub use clock::Clock;
+pub(crate) use network::normal;
 pub use network::{Cut, Latency, Network};
 pub use queue::EventQueue;
 pub use trace::{Record, Trace};

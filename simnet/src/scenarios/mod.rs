@@ -1,0 +1,71 @@
+//! What can be simulated, by name.
+
+mod coordinator;
+mod faults;
+
+use std::path::PathBuf;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::report::Report;
+
+/// A scenario, as the command line shows it.
+pub struct Scenario {
+    /// What it is called.
+    pub name: &'static str,
+    /// What it shows.
+    pub about: &'static str,
+    /// Runs it.
+    pub run: fn(&Options) -> anyhow::Result<Report>,
+}
+
+/// What a person may choose.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The first seed.
+    pub seed: u64,
+    /// How many seeds are run, where a scenario runs many.
+    pub seeds: Option<u64>,
+    /// How many nodes there are.
+    pub nodes: Option<usize>,
+    /// How many jobs there are.
+    pub jobs: Option<usize>,
+    /// Recorded durations of jobs.
+    pub durations: Option<PathBuf>,
+    /// Whether to show progress.
+    pub progress: bool,
+}
+
+/// All scenarios.
+pub const ALL: &[Scenario] = &[faults::SCENARIO, coordinator::SCENARIO];
+
+impl Options {
+    /// A bar that shows how far a run is; hidden where nobody watches.
+    pub(crate) fn bar(&self, length: u64, what: &'static str) -> ProgressBar {
+        if !self.progress {
+            return ProgressBar::hidden();
+        }
+        let style = ProgressStyle::with_template(
+            "{msg} [{bar:40}] {human_pos}/{human_len} {elapsed} (left: {eta})",
+        )
+        .expect("the template is right");
+        ProgressBar::new(length)
+            .with_style(style)
+            .with_message(what)
+    }
+
+    /// The command that runs one seed of a scenario again.
+    pub(crate) fn replay(&self, scenario: &str, seed: u64) -> String {
+        let mut command = format!("cargo run --release -p simnet -- {scenario} --seed {seed}");
+        if let Some(nodes) = self.nodes {
+            command += &format!(" --nodes {nodes}");
+        }
+        if let Some(jobs) = self.jobs {
+            command += &format!(" --jobs {jobs}");
+        }
+        if let Some(durations) = &self.durations {
+            command += &format!(" --durations {}", durations.display());
+        }
+        command
+    }
+}
