@@ -92,6 +92,9 @@ const HOST_NAME: &str = "maelstrom";
 const TIME_ZONES: &str = "/usr/share/zoneinfo";
 const TIME_ZONE_DUPLICATES: [&str; 2] = ["posix", "right"];
 
+/// The locale that needs no other: the C library has it as files.
+const LOCALES: [&str; 2] = ["/usr/lib/locale/C.utf8", "/usr/lib/locale/C.UTF-8"];
+
 /// Something in the layer of system files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SystemEntry {
@@ -216,7 +219,10 @@ pub(crate) fn system_entries(identity: &Identity) -> Vec<SystemEntry> {
             "/usr/share/zoneinfo/UTC".into(),
         ));
     }
-    time_zones(Path::new(TIME_ZONES), &mut entries);
+    copies(Path::new(TIME_ZONES), &TIME_ZONE_DUPLICATES, &mut entries);
+    for locale in LOCALES {
+        copies(Path::new(locale), &[], &mut entries);
+    }
     entries
 }
 
@@ -266,8 +272,9 @@ fn generated_files(identity: &Identity) -> [(&'static str, String); 7] {
     ]
 }
 
-/// Every zone, with links followed: many databases are mostly links between themselves.
-fn time_zones(root: &Path, entries: &mut Vec<SystemEntry>) {
+/// Everything below a directory but some of its children, with links followed: databases of time
+/// zones are mostly links between themselves.
+fn copies(root: &Path, without: &[&str], entries: &mut Vec<SystemEntry>) {
     let mut directories = vec![root.to_owned()];
     let mut visited = BTreeSet::new();
     while let Some(directory) = directories.pop() {
@@ -277,20 +284,13 @@ fn time_zones(root: &Path, entries: &mut Vec<SystemEntry>) {
         if !visited.insert(canonical) {
             continue;
         }
-        let Ok(children) = fs::read_dir(&directory) else {
-            continue;
-        };
-        for child in children.flatten() {
+        for child in fs::read_dir(&directory).into_iter().flatten().flatten() {
             let path = child.path();
             let Ok(metadata) = fs::metadata(&path) else {
                 continue;
             };
             if metadata.is_dir() {
-                if !(directory == root
-                    && TIME_ZONE_DUPLICATES
-                        .iter()
-                        .any(|name| child.file_name() == *name))
-                {
+                if directory != root || !without.iter().any(|name| child.file_name() == *name) {
                     directories.push(path);
                 }
             } else if let Ok(source) = fs::canonicalize(&path)
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn time_zones_that_link_in_circles_end() {
+    fn directories_that_link_in_circles_end() {
         let temp = tempfile::tempdir().unwrap();
         fs::create_dir(temp.path().join("Europe")).unwrap();
         fs::create_dir(temp.path().join("posix")).unwrap();
@@ -400,7 +400,7 @@ mod tests {
         fs::write(temp.path().join("posix/UTC"), "x").unwrap();
         std::os::unix::fs::symlink("..", temp.path().join("Europe/up")).unwrap();
         let mut entries = Vec::new();
-        time_zones(temp.path(), &mut entries);
+        copies(temp.path(), &["posix"], &mut entries);
         let paris = temp.path().join("Europe/Paris");
         assert_eq!(
             entries,

@@ -13,7 +13,7 @@ use std::{
 const SHOWN: usize = 8;
 
 /// Where programs look on the off chance, and which have no business in a container.
-const NOISE_PREFIXES: [&str; 22] = [
+const NOISE_PREFIXES: [&str; 23] = [
     "/dev",
     "/etc/bash.bashrc",
     "/etc/environment",
@@ -30,6 +30,7 @@ const NOISE_PREFIXES: [&str; 22] = [
     "/run",
     "/sys",
     "/tmp",
+    "/usr/lib/debug",
     "/usr/lib/locale",
     "/usr/share/locale",
     "/usr/share/locale-langpack",
@@ -53,6 +54,8 @@ pub(super) struct Advice<'a> {
     pub(super) parent: &'a str,
     /// Directories of programs.
     pub(super) program_path: &'a [PathBuf],
+    /// Directories that the loader searches for every program, whether they exist or not.
+    pub(super) library_path: Vec<PathBuf>,
 }
 
 impl Advice<'_> {
@@ -60,7 +63,7 @@ impl Advice<'_> {
     pub(super) fn about(&self, missing: &[PathBuf]) -> Option<String> {
         let mut things: Vec<(Layer, &Path)> = Vec::new();
         let mut known = BTreeSet::new();
-        for path in missing.iter().filter(|path| !is_noise(path)) {
+        for path in missing.iter().filter(|path| !self.is_noise(path)) {
             // What lies below something that is named comes with it.
             if things
                 .iter()
@@ -68,10 +71,10 @@ impl Advice<'_> {
             {
                 continue;
             }
-            if let Some(layer) = self.layer(path)
-                && known.insert(layer.clone())
-            {
-                things.push((layer, path));
+            for layer in self.layer(path).into_iter().chain(rustup(path)) {
+                if known.insert(layer.clone()) {
+                    things.push((layer, path));
+                }
             }
         }
         if things.is_empty() {
@@ -83,7 +86,9 @@ impl Advice<'_> {
         let mut text = String::from(
             "the test looked in vain for what this machine has and its container has not:\n",
         );
-        for (_, path) in &things {
+        let mut paths: Vec<&Path> = things.iter().map(|(_, path)| *path).collect();
+        paths.dedup();
+        for path in paths {
             let _ = writeln!(text, "    {}", path.display());
         }
         if more > 0 {
@@ -111,6 +116,15 @@ impl Advice<'_> {
             );
         }
         Some(text)
+    }
+
+    fn is_noise(&self, path: &Path) -> bool {
+        let text = path.to_string_lossy();
+        path.parent().is_none()
+            || self.library_path.iter().any(|directory| directory == path)
+            || NOISE_PARTS.iter().any(|part| text.contains(part))
+            || !path.starts_with(self.project)
+                && NOISE_PREFIXES.iter().any(|prefix| path.starts_with(prefix))
     }
 
     fn layer(&self, path: &Path) -> Option<Layer> {
@@ -170,6 +184,28 @@ impl std::fmt::Display for Layer {
     }
 }
 
+/// What a program of Rust needs that is really rustup, which hands over to a toolchain.
+fn rustup(program: &Path) -> Vec<Layer> {
+    let dispatches =
+        fs::canonicalize(program).is_ok_and(|path| path.file_name() == Some("rustup".as_ref()));
+    let home = std::env::var_os("RUSTUP_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(std::env::home_dir()?.join(".rustup")));
+    let (true, Some(home), Some(name)) = (dispatches, home, std::env::var_os("RUSTUP_TOOLCHAIN"))
+    else {
+        return Vec::new();
+    };
+    let toolchain = home.join("toolchains").join(name);
+    let settings = home.join("settings.toml");
+    let mut layers = Vec::new();
+    if let (true, Some(path)) = (toolchain.is_dir(), toolchain.to_str()) {
+        layers.push(Layer::Tree(path.to_owned()));
+    }
+    if let (true, Some(path)) = (settings.is_file(), settings.to_str()) {
+        layers.push(Layer::File(path.to_owned()));
+    }
+    layers
+}
+
 /// The toolchain that a path is in: none of its files works alone.
 fn toolchain(path: &Path) -> Option<&Path> {
     path.ancestors().find(|ancestor| {
@@ -177,13 +213,6 @@ fn toolchain(path: &Path) -> Option<&Path> {
             .parent()
             .is_some_and(|parent| parent.ends_with(".rustup/toolchains"))
     })
-}
-
-fn is_noise(path: &Path) -> bool {
-    let text = path.to_string_lossy();
-    NOISE_PREFIXES.iter().any(|prefix| path.starts_with(prefix))
-        || NOISE_PARTS.iter().any(|part| text.contains(part))
-        || path.parent().is_none()
 }
 
 #[cfg(test)]
@@ -197,6 +226,7 @@ mod tests {
             configured,
             parent: "cargo-test",
             program_path,
+            library_path: vec!["/usr/share".into()],
         }
     }
 
@@ -204,6 +234,7 @@ mod tests {
     fn noise_is_not_worth_a_word() {
         let missing = [
             "/proc/self/foo",
+            "/usr/share",
             "/etc/ld.so.preload",
             "/usr/lib/locale/C.utf8",
             "/",
@@ -214,8 +245,7 @@ mod tests {
 
     #[test]
     fn the_lines_parse_and_name_what_is_missing() {
-        // The project is not below `/tmp`, which counts as noise.
-        let temp = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let temp = tempfile::tempdir().unwrap();
         let project = temp.path();
         let bin = project.join("bin");
         fs::create_dir_all(project.join("data \"x\"")).unwrap();

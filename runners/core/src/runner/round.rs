@@ -22,7 +22,7 @@ use std::{io::Write as _, sync::Arc, thread, time::Duration};
 const EVENTS: usize = 64;
 
 /// How many failed tests of a round are run again to find out what they missed.
-const TRACES: usize = 3;
+const TRACES: usize = 5;
 
 /// How much longer than the first time such a run may take, since tracing slows it down.
 const TRACE_FACTOR: u32 = 10;
@@ -293,7 +293,7 @@ impl<F: Framework> Round<'_, F> {
                 self.project = Some(project);
             }
             Event::Collecting(Collecting::Artifact(artifact, ready)) => {
-                self.queue(&artifact, &ready)
+                self.queue(&artifact, &ready);
             }
             Event::Collected(collected) => {
                 self.collected = Some(collected?);
@@ -436,7 +436,7 @@ impl<F: Framework> Round<'_, F> {
             mut result,
         } = finished;
         if let Some(report) = test.failed.take() {
-            return self.finish_trace(*report, &result);
+            return self.finish_trace(*report, &test.plan, &result);
         }
         if let Ok(outcome) = &mut result {
             self.bring_back_outputs(outcome);
@@ -511,18 +511,30 @@ impl<F: Framework> Round<'_, F> {
         )
     }
 
-    fn finish_trace(&mut self, mut report: TestReport, result: &Result<JobOutcome, JobError>) {
+    fn finish_trace(
+        &self,
+        mut report: TestReport,
+        plan: &Plan,
+        result: &Result<JobOutcome, JobError>,
+    ) {
         if let Ok(outcome) = result
-            && !outcome.status.is_success()
+            && let Ok(container) = &plan.container
             && let Some(client) = self.context.client.started()
         {
             let framework = self.context.framework;
+            let library_path = container
+                .environment
+                .iter()
+                .find(|(name, _)| name == "LD_LIBRARY_PATH");
             let advice = Advice {
                 project: &framework.places().project,
                 metadata_file: framework.metadata_file(),
                 configured: self.configured,
                 parent: framework.imitating_container(),
                 program_path: &client.build_context().program_path,
+                library_path: library_path
+                    .map(|(_, path)| std::env::split_paths(path).collect())
+                    .unwrap_or_default(),
             };
             report.notes.extend(advice.about(&outcome.effects.missing));
         }

@@ -95,9 +95,8 @@ impl<A: TestArtifact> Sink<A> {
         let mut ready = Vec::new();
         for (index, case) in artifact.cases().iter().enumerate() {
             let facts = artifact.facts(case);
-            let selected = self.selection.evaluate(&facts).is_true()
-                && !(self.ignored_tests == IgnoredTests::RunOnly && !case.ignored);
-            if !selected {
+            let selected = self.selection.evaluate(&facts).is_true();
+            if !selected || (self.ignored_tests == IgnoredTests::RunOnly && !case.ignored) {
                 continue;
             }
             let plan =
