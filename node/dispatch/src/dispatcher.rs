@@ -265,7 +265,10 @@ impl Dispatcher {
         };
         let result = handle(&mut roles, &mut cx);
         let me = cx.me();
+        let mut rounds = 0;
         while let Some(body) = cx.shared.loopback.pop_front() {
+            rounds += 1;
+            debug_assert!(rounds < 1_000_000, "{} goes round in circles", body.name());
             roles.deliver(&mut cx, me, body);
         }
         if cfg!(debug_assertions) {

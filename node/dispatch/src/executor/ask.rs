@@ -120,7 +120,8 @@ impl Executor {
     }
 
     /// Where all slots are spoken for: an origin with work that has less than its share of this
-    /// node while another has more, and how much it lacks.
+    /// node while another has more, and how much it lacks. One slot more than the share is asked
+    /// for, so that the next job is at hand when one ends.
     fn short_of_share(&self, cx: &Context<'_>) -> Option<(NodeId, i64)> {
         let lends = self.lends(cx.shared.me);
         let active = self
@@ -128,18 +129,18 @@ impl Executor {
             .values()
             .filter(|pair| pair.has_work || pair.slots_in_view() > 0);
         let share = (u32::from(cx.shared.offer.slots) / (active.count().max(1) as u32)).max(1);
-        let another_has_more = |node: NodeId| {
+        let another_waits = |node: NodeId| {
             self.origins.iter().any(|(&other, pair)| {
-                other != node && pair.running_slots + pair.waiting_slots >= share
+                other != node && pair.running_slots + pair.waiting_slots > share
             })
         };
         self.origins
             .iter()
             .filter(|(node, pair)| self.may_ask(cx, lends, **node, pair))
             .map(|(&node, pair)| (node, pair.slots_in_view()))
-            .filter(|&(node, slots)| slots < share && another_has_more(node))
+            .filter(|&(node, slots)| slots <= share && another_waits(node))
             .min_by_key(|&(_, slots)| slots)
-            .map(|(node, slots)| (node, i64::from(share - slots)))
+            .map(|(node, slots)| (node, i64::from(share + 1 - slots)))
     }
 
     fn request(&mut self, cx: &mut Context<'_>, origin: NodeId, slots: i64, prefetch: bool) {

@@ -134,12 +134,17 @@ impl Pair {
         let mut all = keys(&mut self.fetching.keys());
         all.extend(keys(&mut self.ready.keys()));
         all.extend(keys(&mut self.running.keys()));
-        all.extend(keys(&mut self.killing.keys()));
         all.extend(keys(&mut self.ended.keys()));
         let count = all.len();
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), count, "a lease is in one stage");
+        // A job that is returned while it runs has ended for its origin before it is dead.
+        let dying = |lease: &LeaseId| self.killing.contains_key(lease);
+        assert!(
+            all.iter()
+                .all(|lease| !dying(lease) || self.ended.contains_key(lease))
+        );
         self.queue.check_invariants();
         assert_eq!(self.queue.len(), self.ready.len());
         for (lease, rank) in self.queue.iter() {

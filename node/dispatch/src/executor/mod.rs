@@ -120,7 +120,7 @@ impl Executor {
             .filter(|&node| node != me)
             .collect();
         for origin in others {
-            self.return_unstarted(cx, origin, usize::MAX);
+            self.return_unstarted(cx, origin, usize::MAX, 0);
             let Some(pair) = self.origins.get(&origin) else {
                 continue;
             };
@@ -139,7 +139,8 @@ impl Executor {
             return;
         };
         pair.load = load;
-        pair.has_work = load.queued > 0;
+        // Also where the queue is empty: then a slow job is to be run a second time.
+        pair.has_work = true;
         if from == cx.me() {
             self.hand_back(cx, false);
         }
@@ -319,7 +320,9 @@ impl Executor {
     /// An origin wants unstarted jobs back.
     pub(crate) fn handle_revoke(&mut self, cx: &mut Context<'_>, from: NodeId, count: u32) {
         self.heard(cx.now, from);
-        self.return_unstarted(cx, from, usize::try_from(count).unwrap_or(usize::MAX));
+        // What waits for its layers and not for a slot would start no sooner elsewhere.
+        let free = u32::from(self.slots_free(cx.shared.offer.slots));
+        self.return_unstarted(cx, from, usize::try_from(count).unwrap_or(usize::MAX), free);
         if self
             .origins
             .get(&from)
@@ -542,15 +545,37 @@ impl Executor {
         }
     }
 
-    /// Gives unstarted jobs back, those that would start last first.
-    fn return_unstarted(&mut self, cx: &mut Context<'_>, origin: NodeId, count: usize) {
+    /// Gives up to `count` unstarted jobs back, those that would start last first, and keeps those
+    /// for which there are `keep_slots`.
+    fn return_unstarted(
+        &mut self,
+        cx: &mut Context<'_>,
+        origin: NodeId,
+        count: usize,
+        mut keep_slots: u32,
+    ) {
         let Some(pair) = self.origins.get(&origin) else {
             return;
         };
-        let waiting = pair.fetching.keys().rev().copied();
-        let waiting = waiting.chain(pair.queue.iter().rev().map(|(lease, _)| lease));
-        let leases: Vec<LeaseId> = waiting.take(count).collect();
-        for lease in leases {
+        let ready = pair
+            .queue
+            .iter()
+            .filter_map(|(lease, _)| Some((lease, &pair.ready.get(&lease)?.job)));
+        let fetching = pair
+            .fetching
+            .iter()
+            .map(|(&lease, fetching)| (lease, &fetching.job));
+        let mut spare: Vec<LeaseId> = ready
+            .chain(fetching)
+            .filter(|(_, job)| {
+                let keep = keep_slots > 0;
+                keep_slots = keep_slots.saturating_sub(u32::from(job.needs.slots));
+                !keep
+            })
+            .map(|(lease, _)| lease)
+            .collect();
+        let returned = spare.split_off(spare.len().saturating_sub(count));
+        for lease in returned {
             let held = Held { origin, lease };
             self.drop_unstarted(held);
             cx.act(Action::Forget { held });

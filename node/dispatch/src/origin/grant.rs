@@ -2,7 +2,7 @@
 
 use super::{Origin, Peer, Stage, TYPICAL_FIRST_US, Timer};
 use crate::{
-    Body, Ignored, Job, JobId, LeaseId, NodeId, Requirements,
+    Body, Ignored, Job, JobId, Layer, LeaseId, NodeId, Requirements,
     context::Context,
     message::{MAX_LEASES, MESSAGE_BYTES},
 };
@@ -24,11 +24,11 @@ struct Chooser {
     node: NodeId,
     /// The kinds of jobs that the node can run.
     classes: Vec<Arc<Requirements>>,
-    /// How many bytes of layers may be pulled for a job without making it later than it would be
-    /// where the queue is worked off now.
-    pull_limit_bytes: u64,
-    /// Layers of the job looked at last, and what the node lacks of them.
-    lacking: Option<(Arc<[crate::Layer]>, u64)>,
+    /// How long the queue will last where it is worked off now: a job may be as long on its way
+    /// before it is later than without the node.
+    drain_us: u64,
+    /// Layers of the job looked at last, and how long pulling them would take, in microseconds.
+    pulling: Option<(Arc<[Layer]>, u64)>,
 }
 
 impl Origin {
@@ -113,14 +113,11 @@ impl Origin {
         let typical_us = self.typical_us.unwrap_or(TYPICAL_FIRST_US);
         let work_us = self.backlog.work_us(typical_us);
         let drain_us = work_us / self.slots_held.max(1);
-        let pull_limit_bytes = u64::try_from(
-            u128::from(drain_us) * u128::from(cx.shared.config.pull_bytes_per_second) / 1_000_000,
-        );
         let mut chooser = Chooser {
             node,
             classes,
-            pull_limit_bytes: pull_limit_bytes.unwrap_or(u64::MAX),
-            lacking: None,
+            drain_us,
+            pulling: None,
         };
 
         let wanted = request.slots.min(slots);
@@ -192,11 +189,12 @@ impl Origin {
                 {
                     continue;
                 }
-                let lacking = self.lacking_bytes(cx, chooser, &record.job.layers);
-                if lacking == 0 {
+                let pull_us = self.pull_us(cx, chooser, &record.job.layers);
+                if pull_us == 0 {
                     return Some(id);
                 }
-                if second_best.is_none() && lacking <= chooser.pull_limit_bytes {
+                let run_us = self.run_us(&record.job);
+                if second_best.is_none() && pull_us <= chooser.drain_us.max(run_us) {
                     second_best = Some(id);
                 }
             }
@@ -208,31 +206,51 @@ impl Origin {
         }
     }
 
-    /// What a node would have to pull before it can run a job.
-    fn lacking_bytes(
-        &self,
-        cx: &Context<'_>,
-        chooser: &mut Chooser,
-        layers: &Arc<[crate::Layer]>,
-    ) -> u64 {
-        if chooser.node == cx.shared.me || layers.is_empty() {
+    /// How long a job is expected to run, in microseconds.
+    fn run_us(&self, job: &Job) -> u64 {
+        let typical_us = self.typical_us.unwrap_or(TYPICAL_FIRST_US);
+        job.work_us()
+            .map_or(typical_us, |work| work / u64::from(job.needs.slots.max(1)))
+    }
+
+    /// How long a node would pull layers before it can run a job, in microseconds.
+    fn pull_us(&self, cx: &Context<'_>, chooser: &mut Chooser, layers: &Arc<[Layer]>) -> u64 {
+        if layers.is_empty() {
             return 0;
         }
-        if let Some((known, lacking)) = &chooser.lacking
-            && Arc::ptr_eq(known, layers)
-        {
-            return *lacking;
+        match &chooser.pulling {
+            Some((known, pull_us)) if Arc::ptr_eq(known, layers) => *pull_us,
+            _ => {
+                let pull_us = self.pull_us_to(cx, chooser.node, layers);
+                chooser.pulling = Some((Arc::clone(layers), pull_us));
+                pull_us
+            }
         }
-        let peer = self.peers.get(&chooser.node);
-        let lacking = layers
-            .iter()
-            .filter(|layer| {
-                !peer.is_some_and(|peer| peer.was_sent_to(&layer.id))
-                    && !cx.view.holds_layer(chooser.node, &layer.id)
-            })
-            .map(|layer| layer.size_bytes)
-            .fold(0, u64::saturating_add);
-        chooser.lacking = Some((Arc::clone(layers), lacking));
-        lacking
+    }
+
+    fn pull_us_to(&self, cx: &Context<'_>, node: NodeId, layers: &[Layer]) -> u64 {
+        if node == cx.shared.me {
+            return 0;
+        }
+        let peer = self.peers.get(&node);
+        let lacking = layers.iter().filter(|layer| {
+            !peer.is_some_and(|peer| peer.was_sent_to(&layer.id))
+                && !cx.view.holds_layer(node, &layer.id)
+        });
+        let bytes = lacking
+            .map(|layer| u128::from(layer.size_bytes))
+            .sum::<u128>();
+        let bytes_per_second = u128::from(cx.shared.config.pull_bytes_per_second.max(1));
+        u64::try_from(bytes * 1_000_000 / bytes_per_second).unwrap_or(u64::MAX)
+    }
+
+    /// Whether a node would be given this job at once were it in the queue, however short that is.
+    pub(super) fn is_worth_moving(&self, cx: &Context<'_>, job: &Job, node: NodeId) -> bool {
+        let runs_there = cx
+            .capabilities(node)
+            .is_some_and(|offered| offered.satisfy(&job.needs));
+        runs_there
+            && (!job.needs.local || node == cx.shared.me)
+            && self.pull_us_to(cx, node, &job.layers) <= self.run_us(job)
     }
 }

@@ -1,6 +1,6 @@
 //! When the queue is empty and nodes are idle: work is taken back, and slow jobs run twice.
 
-use super::{Origin, Stage, Timer, grant::Request};
+use super::{Origin, Peer, Stage, Timer, grant::Request};
 use crate::{Body, JobId, LeaseId, NodeId, context::Context};
 use std::time::Instant;
 
@@ -34,8 +34,10 @@ impl Origin {
             .rev()
             .take(LOOK_AT)
             .find(|&&(_, holder)| {
-                let free_to_ask = |peer: &super::Peer| peer.revoking.is_none();
-                holder != node && self.peers.get(&holder).is_some_and(free_to_ask)
+                let worth_asking = |peer: &Peer| {
+                    peer.revoking.is_none() && self.holds_something_for(cx, peer, node)
+                };
+                holder != node && self.peers.get(&holder).is_some_and(worth_asking)
             });
         if let Some(&(unstarted, holder)) = loaded {
             cx.send(
@@ -51,6 +53,19 @@ impl Origin {
             }
         }
         Vec::new()
+    }
+
+    /// Whether an unstarted lease of a peer, among the last few, is better off at this node.
+    fn holds_something_for(&self, cx: &Context<'_>, peer: &Peer, node: NodeId) -> bool {
+        let unstarted = peer
+            .leases
+            .iter()
+            .rev()
+            .filter(|(_, lease)| lease.started.is_none());
+        unstarted.take(LOOK_AT).any(|(id, _)| {
+            let record = self.jobs.get(&id.job);
+            record.is_some_and(|record| self.is_worth_moving(cx, &record.job, node))
+        })
     }
 
     fn holder(&self, lease: LeaseId) -> Option<NodeId> {

@@ -16,8 +16,10 @@ use std::{
 const WALK_STEP: usize = 64;
 /// The time between two steps where nobody answers.
 const WALK_INTERVAL: Duration = Duration::from_millis(1);
-/// How many members are woken at random in the first round.
+/// How many members are woken at random in the first round, at most.
 const FIRST_ROUND: usize = 16;
+/// How many members are woken at random for a job that is added to a queue, at most.
+const WOKEN_FOR_EACH: usize = 2;
 /// How many members are woken at random in one round, at most.
 const MAX_ROUND: usize = 64;
 
@@ -38,8 +40,10 @@ pub(crate) struct Waker {
     left: usize,
     /// When the next round at random is due; `None` while the queue is empty.
     next_round: Option<Instant>,
-    /// How many nodes that round wakes.
+    /// How many nodes the last round woke.
     round: usize,
+    /// How many jobs had ever been queued when some were last woken at random.
+    queued_at_round: u64,
 }
 
 impl Waker {
@@ -214,21 +218,31 @@ impl Origin {
         }
     }
 
-    /// Wakes some at random: twice as many each time, until the queue is empty. Returns when the
-    /// next round is due.
+    /// Wakes some at random: two whenever the queue has grown, and in rounds twice as many each
+    /// time until the queue is empty. Returns when the next round is due.
     fn round(&mut self, cx: &mut Context<'_>) -> Instant {
-        if let Some(at) = self.waker.next_round {
-            if at > cx.now {
-                return at;
+        let next = match self.waker.next_round {
+            Some(at) if at > cx.now => {
+                if self.waker.queued_at_round < self.waker.queued_ever {
+                    self.wake_at_random(cx, WOKEN_FOR_EACH);
+                }
+                at
             }
-            self.wake_me(cx, true);
-        }
-        let most = usize::try_from(self.backlog.slots())
-            .unwrap_or(usize::MAX)
-            .min(MAX_ROUND);
-        self.waker.round = (self.waker.round * 2).max(FIRST_ROUND).min(most);
+            _ => {
+                self.wake_me(cx, true);
+                self.waker.round = (self.waker.round * 2).clamp(FIRST_ROUND, MAX_ROUND);
+                self.wake_at_random(cx, self.waker.round);
+                cx.now + cx.shared.config.wake_interval
+            }
+        };
+        self.waker.queued_at_round = self.waker.queued_ever;
+        self.waker.next_round = Some(next);
+        next
+    }
+
+    fn wake_at_random(&mut self, cx: &mut Context<'_>, tries: usize) {
         let members = cx.view.len();
-        for _ in 0..self.waker.round {
+        for _ in 0..tries {
             if members == 0 || !self.wants_more() {
                 break;
             }
@@ -239,9 +253,6 @@ impl Origin {
                 self.wake_member(cx, node);
             }
         }
-        let next = cx.now + cx.shared.config.wake_interval;
-        self.waker.next_round = Some(next);
-        next
     }
 
     fn wake_member(&mut self, cx: &mut Context<'_>, node: NodeId) {
