@@ -160,7 +160,7 @@ fn apply(mesh: &mut Mesh, step: Step) {
         Step::Heal => mesh.cut.clear(),
         Step::Owner { node, active } => {
             mesh.with(node, |dispatcher, now, view| {
-                dispatcher.set_owner_active(now, view, active)
+                dispatcher.set_owner_active(now, view, active);
             });
         }
         Step::Lose { at, peer } => {
@@ -198,7 +198,7 @@ fn run(steps: Vec<Step>, weather: Weather, seed: u64) {
     for node in 0..NODES {
         mesh.revive(node);
         mesh.with(node, |dispatcher, now, view| {
-            dispatcher.set_owner_active(now, view, false)
+            dispatcher.set_owner_active(now, view, false);
         });
     }
     mesh.run_until(ms(40_000), |mesh| mesh.open().is_empty());
