@@ -7,7 +7,6 @@
 
 use super::{
     Inner, Store,
-    files::StoredFile,
     lock::Lock,
     process,
     remove::remove_tree,
@@ -225,10 +224,6 @@ impl Inner {
         }
         remove(&manifest_path)?;
         Ok(Some(freed))
-    }
-
-    fn file_of(&self, file: &StoredFile) -> PathBuf {
-        self.layout.file(file.content, file.mode, file.modified)
     }
 }
 

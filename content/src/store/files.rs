@@ -13,7 +13,7 @@ use std::{
     fs::{self, File, OpenOptions, Permissions},
     io::{self, Read, Seek, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     time::SystemTime,
 };
 
@@ -35,8 +35,7 @@ pub(crate) struct StoredFile {
 impl Inner {
     /// Whether these contents are there, and look as they were left.
     pub(crate) fn has_file(&self, file: &StoredFile) -> bool {
-        let path = self.layout.file(file.content, file.mode, file.modified);
-        fs::symlink_metadata(path).is_ok_and(|metadata| {
+        fs::symlink_metadata(self.file_of(file)).is_ok_and(|metadata| {
             metadata.is_file()
                 && metadata.size() == file.size_bytes
                 && metadata.mode() & 0o7777 == file.mode
@@ -200,18 +199,28 @@ impl Inner {
 
     /// Gives a finished temporary file its attributes and its name.
     pub(crate) fn place(&self, tmp: TmpFile, stored: &StoredFile) -> Result<(), StoreError> {
-        // Writing clears set-id bits, so the mode comes after the contents.
-        tmp.file
-            .set_permissions(Permissions::from_mode(stored.mode))
-            .map_err(StoreError::io("change the mode of", &tmp.path))?;
-        rustix::fs::futimens(&tmp.file, &times(stored.modified))
-            .map_err(|error| StoreError::io("change the times of", &tmp.path)(error.into()))?;
-        let path = self
-            .layout
-            .file(stored.content, stored.mode, stored.modified);
+        let path = self.file_of(stored);
+        set_attributes(&tmp.file, &tmp.path, stored)?;
         rename_making_parent(&tmp.path, &path)?;
         self.usage.add(file_cost(stored.size_bytes));
         tmp.placed();
+        Ok(())
+    }
+
+    /// Where contents are kept.
+    pub(crate) fn file_of(&self, file: &StoredFile) -> PathBuf {
+        self.layout.file(file.content, file.mode, file.modified)
+    }
+
+    /// Gives a file that is in its place already its attributes.
+    pub(crate) fn finish_file(
+        &self,
+        file: &File,
+        path: &Path,
+        stored: &StoredFile,
+    ) -> Result<(), StoreError> {
+        set_attributes(file, path, stored)?;
+        self.usage.add(file_cost(stored.size_bytes));
         Ok(())
     }
 
@@ -234,11 +243,17 @@ impl Inner {
 
     /// Opens kept contents for reading, also when their own mode forbids that.
     pub(crate) fn open_file(&self, stored: &StoredFile) -> Result<File, StoreError> {
-        let path = self
-            .layout
-            .file(stored.content, stored.mode, stored.modified);
+        let path = self.file_of(stored);
         open_unreadable(&path, stored.mode).map_err(StoreError::io("read", path))
     }
+}
+
+fn set_attributes(file: &File, path: &Path, stored: &StoredFile) -> Result<(), StoreError> {
+    // Writing clears set-id bits, so the mode comes after the contents.
+    file.set_permissions(Permissions::from_mode(stored.mode))
+        .map_err(StoreError::io("change the mode of", path))?;
+    rustix::fs::futimens(file, &times(stored.modified))
+        .map_err(|error| StoreError::io("change the times of", path)(error.into()))
 }
 
 /// Opens a file of ours that may lack permission to read.
@@ -258,7 +273,7 @@ pub(crate) fn open_unreadable(path: &Path, mode: u32) -> io::Result<File> {
 #[derive(Debug)]
 pub(crate) struct TmpFile {
     pub(crate) file: File,
-    pub(crate) path: std::path::PathBuf,
+    pub(crate) path: PathBuf,
     placed: bool,
 }
 

@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// A layer that is being taken in. The store evicts nothing while this lives, so finish soon:
@@ -110,6 +110,56 @@ impl LayerImport {
         Ok(())
     }
 
+    /// Where the store will keep contents, for whoever can put a file there with less than a
+    /// copy, and wants to know it by that path afterwards. The directory is there, the file is
+    /// to be put there whole (renamed), and then told of by [`LayerImport::adopt`]. `None` if
+    /// nothing is missing, or if the file will not be readable there.
+    pub fn place(&self, content: ContentHash) -> Result<Option<PathBuf>, StoreError> {
+        let Some(form) = self.missing.get(&content).and_then(|forms| forms.first()) else {
+            return Ok(None);
+        };
+        if form.mode & 0o400 == 0 {
+            return Ok(None);
+        }
+        let path = self.store.inner.file_of(form);
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)
+                .map_err(StoreError::io("create the directory", directory))?;
+        }
+        Ok(Some(path))
+    }
+
+    /// A path that nothing stands at, for a file that [`LayerImport::add_file`] is to move. It
+    /// is removed with this process if it stays there.
+    pub fn aside(&self) -> PathBuf {
+        self.store.inner.process.tmp_path()
+    }
+
+    /// Takes the contents that were put at [`LayerImport::place`]. They are removed if they are
+    /// not what they should be.
+    pub fn adopt(&mut self, content: ContentHash) -> Result<(), StoreError> {
+        let Some(forms) = self.missing.get(&content).cloned() else {
+            return Ok(());
+        };
+        let Some((first, others)) = forms.split_first() else {
+            return Ok(());
+        };
+        let path = self.store.inner.file_of(first);
+        let mut file = File::open(&path).map_err(StoreError::io("read", &path))?;
+        let (found, length) =
+            files::hash_reader(&mut file).map_err(StoreError::io("read", &path))?;
+        if let Err(error) = self.compare(content, found, length, &path) {
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
+        self.store.inner.finish_file(&file, &path, first)?;
+        for form in others {
+            self.copy_in(content, &path, form)?;
+        }
+        self.missing.remove(&content);
+        Ok(())
+    }
+
     fn copy_in(
         &self,
         content: ContentHash,
@@ -118,7 +168,9 @@ impl LayerImport {
     ) -> Result<(), StoreError> {
         let mut source = File::open(path).map_err(StoreError::io("read", path))?;
         let mut tmp = self.store.inner.tmp_file()?;
-        io::copy(&mut source, &mut tmp.file).map_err(StoreError::io("write", &tmp.path))?;
+        if rustix::fs::ioctl_ficlone(&tmp.file, &source).is_err() {
+            io::copy(&mut source, &mut tmp.file).map_err(StoreError::io("write", &tmp.path))?;
+        }
         io::Seek::rewind(&mut tmp.file).map_err(StoreError::io("read", &tmp.path))?;
         let (found, length) =
             files::hash_reader(&mut tmp.file).map_err(StoreError::io("read", &tmp.path))?;
