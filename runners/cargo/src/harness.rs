@@ -10,6 +10,7 @@ use maelstrom_runner::{
     client::{Client, JobRequest},
     runner::Case,
 };
+use maelstrom_runtime::Privileges;
 use maelstrom_spec::{JobOutcome, JobOutput, JobStatus};
 use std::{sync::mpsc, time::Duration};
 
@@ -31,7 +32,7 @@ pub(crate) fn list_in_container(
         .extend(artifact.binary_layers(&artifact.binary, true)?);
     without_repetitions(&mut container.layers);
     let container = client
-        .prepare(&container, None)
+        .prepare(&container, Some(Privileges::Files))
         .map_err(|error| error.to_string())?;
     let list = |more: &[&str]| {
         let arguments = ["--list", "--format", "terse"]

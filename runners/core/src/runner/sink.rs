@@ -8,6 +8,7 @@ use crate::{
     ui::UiSender,
 };
 use maelstrom_node::Container;
+use maelstrom_runtime::Privileges;
 use maelstrom_spec::JobError;
 use std::{sync::Arc, time::Duration};
 
@@ -131,7 +132,11 @@ impl<A: TestArtifact> Sink<A> {
             .surroundings(&configuration, &self.metadata)
             .map_err(JobError::Remote)
             .and_then(|surroundings| {
-                Ok((client.prepare(&surroundings.container, None)?, surroundings))
+                // What stands in for the user's own machine gives root what root has there over
+                // files. Its network stays the slot's, which makes such jobs much cheaper.
+                let privileges = surroundings.imitates_host.then_some(Privileges::Files);
+                let container = client.prepare(&surroundings.container, privileges)?;
+                Ok((container, surroundings))
             });
         let (container, surroundings) = match prepared {
             Ok((container, surroundings)) => (Ok(container), surroundings),
