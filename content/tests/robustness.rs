@@ -120,6 +120,7 @@ fn helpers() {
             let tree = store.tree(id).unwrap();
             assert_eq!(snapshot(tree.path()), snapshot(&source));
         }
+        "exit" => exit_early(&dir),
         "modes" => odd_modes(&dir),
         "full" => full_disk(&dir),
         "read-only" => {
@@ -644,6 +645,98 @@ fn contents_from_elsewhere() {
     assert_eq!(snapshot(there.tree(id).unwrap().path()), snapshot(&source));
     there.verify(id).unwrap();
     assert!(there.import(id, &encoded).unwrap().missing().is_empty());
+}
+
+/// A process that exits without dropping its store has its work remembered all the same.
+#[test]
+fn exits_without_ceremony() {
+    let dir = tempfile::tempdir().unwrap();
+    project(dir.path(), 50, 0);
+    let cache = dir.path().join("cache");
+    let status = helper("exit", dir.path())
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(7));
+    assert_eq!(count(&content(&cache, "processes")), 1);
+    let digests = fs::metadata(content(&cache, "digests")).unwrap();
+    assert!(digests.len() > 50 * 80);
+    let _store = open(&cache);
+    assert_eq!(
+        count(&content(&cache, "processes")),
+        1,
+        "its own took the other's place"
+    );
+}
+
+fn exit_early(dir: &Path) -> ! {
+    let store = open(&dir.join("cache"));
+    // Hashes of files that changed just now are not remembered.
+    let newest = fs::metadata(dir.join("project-0/d0/link"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    while newest.elapsed().unwrap() < Duration::from_millis(200) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    store
+        .layer()
+        .add_tree("/", dir.join("project-0"))
+        .finish()
+        .unwrap();
+    let digests = content(&dir.join("cache"), "digests");
+    while !digests.exists() {
+        std::thread::yield_now();
+    }
+    std::process::exit(7);
+}
+
+/// Trees of all kinds under the file system that they are made for.
+#[test]
+fn trees_are_lower_directories_of_overlays() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("cache"));
+    let mut low = store.layer();
+    low.add_bytes("gone", "x", 0o644)
+        .add_bytes("hidden/x", "x", 0o644)
+        .add_bytes("kept/x", "low", 0o600)
+        .add_bytes("closed/x", "x", 0o000)
+        .add_directory("closed", 0o000);
+    let mut high = store.layer();
+    high.add_whiteout("gone")
+        .add_bytes("hidden/y", "y", 0o644)
+        .add_opaque_directory("hidden", 0o755)
+        .add_bytes("kept/y", "high", 0o644)
+        .add_bytes("closed/y", "y", 0o644);
+    let layers = [low.finish().unwrap(), high.finish().unwrap()];
+    let stack = store.stack(&layers).unwrap();
+    let lower: Vec<&str> = stack
+        .directories()
+        .iter()
+        .rev()
+        .map(|path| path.to_str().unwrap())
+        .collect();
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-ec"])
+        .arg(
+            r#"mount -t overlay -o "userxattr,lowerdir=$0" none /mnt || { echo no overlay; exit; }
+            cd /mnt; find . | sort; cat kept/x kept/y closed/x hidden/y"#,
+        )
+        .arg(lower.join(":"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if text.contains("no overlay") || errors.contains("unshare:") {
+        eprintln!("skipped: no overlays in user namespaces here: {errors}");
+        return;
+    }
+    assert_eq!(
+        text,
+        ".\n./closed\n./closed/x\n./closed/y\n./hidden\n./hidden/y\n./kept\n./kept/x\n./kept/y\n\
+         lowhighxy",
+        "{errors}"
+    );
 }
 
 /// The same as an ordinary user, for whom permissions matter.

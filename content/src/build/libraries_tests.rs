@@ -213,8 +213,11 @@ fn damaged_binaries_are_errors() {
     let context = context(dir.path());
     let original = fs::read("/bin/sh").unwrap();
     let path = dir.path().join("damaged");
-    // Every byte of the headers, and some cuts.
-    for at in (0..1024).chain((0..original.len()).step_by(original.len() / 64)) {
+    // Bytes of the headers, and others, and cuts.
+    for at in (0..1024)
+        .step_by(3)
+        .chain((0..original.len()).step_by(original.len() / 64))
+    {
         let mut bytes = original.clone();
         bytes[at] ^= 0xff;
         fs::write(&path, &bytes).unwrap();

@@ -15,7 +15,7 @@ use std::{
     fs,
     path::Path,
     sync::{
-        OnceLock, PoisonError, RwLock,
+        Mutex, OnceLock, PoisonError, RwLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
@@ -92,6 +92,15 @@ pub(crate) struct Digests {
     saved: OnceLock<Vec<Record>>,
     fresh: RwLock<HashMap<Key, Record>>,
     dirty: AtomicBool,
+    /// Someone will save soon.
+    scheduled: AtomicBool,
+    saver: Mutex<Saver>,
+}
+
+/// Held while saving.
+#[derive(Debug, Default)]
+struct Saver {
+    closed: bool,
 }
 
 impl Digests {
@@ -101,6 +110,8 @@ impl Digests {
             saved: OnceLock::new(),
             fresh: RwLock::default(),
             dirty: AtomicBool::new(false),
+            scheduled: AtomicBool::new(false),
+            saver: Mutex::default(),
         }
     }
 
@@ -162,8 +173,35 @@ impl Digests {
         self.dirty.store(true, Ordering::Relaxed);
     }
 
+    /// Whether something is to be saved and nobody else will. Whoever is told so has to.
+    pub(crate) fn wants_saving(&self) -> bool {
+        self.dirty.load(Ordering::Relaxed) && !self.scheduled.swap(true, Ordering::AcqRel)
+    }
+
     /// Saves what is new, merged with what other processes have saved meanwhile.
     pub(crate) fn save(&self, process: &Process) -> Result<(), StoreError> {
+        let saver = self.saver.lock().unwrap_or_else(PoisonError::into_inner);
+        self.save_as(&saver, process)
+    }
+
+    /// Saves, unless the store was closed meanwhile.
+    pub(crate) fn save_unless_closed(&self, process: &Weak<Process>) -> Result<(), StoreError> {
+        self.scheduled.store(false, Ordering::Release);
+        let saver = self.saver.lock().unwrap_or_else(PoisonError::into_inner);
+        match process.upgrade() {
+            Some(process) if !saver.closed => self.save_as(&saver, &process),
+            _ => Ok(()),
+        }
+    }
+
+    /// Saves for the last time.
+    pub(crate) fn close(&self, process: &Process) -> Result<(), StoreError> {
+        let mut saver = self.saver.lock().unwrap_or_else(PoisonError::into_inner);
+        saver.closed = true;
+        self.save_as(&saver, process)
+    }
+
+    fn save_as(&self, _saver: &Saver, process: &Process) -> Result<(), StoreError> {
         if !self.dirty.swap(false, Ordering::Relaxed) {
             return Ok(());
         }

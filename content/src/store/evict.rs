@@ -9,11 +9,10 @@ use super::{
     Inner, Store,
     lock::Lock,
     process,
-    remove::remove_tree,
     tree::stored_file,
     usage::{file_cost, layer_cost},
 };
-use crate::{LayerId, StoreError};
+use crate::{LayerId, StoreError, build::read_memo};
 use std::{
     collections::HashSet,
     fs, io,
@@ -54,6 +53,7 @@ impl Store {
             after_bytes: before_bytes,
         };
         if before_bytes <= inner.options.cache_size_bytes {
+            inner.evict_above.store(0, Ordering::Relaxed);
             return Ok(eviction);
         }
         let mut candidates = inner.candidates()?;
@@ -71,6 +71,12 @@ impl Store {
         inner
             .usage
             .reset(&inner.layout, &inner.process, eviction.after_bytes)?;
+        // What is left is in use. Trying again is worthwhile only when there is more.
+        let patience = inner.options.cache_size_bytes / 16;
+        inner.evict_above.store(
+            eviction.after_bytes.saturating_add(patience),
+            Ordering::Relaxed,
+        );
         Ok(eviction)
     }
 
@@ -106,21 +112,34 @@ impl Store {
 }
 
 impl Inner {
-    /// Adds up what is there and removes what nothing refers to.
+    /// Adds up what is there and removes what nothing refers to. The long walk holds no lock,
+    /// so others go on meanwhile.
     fn count(&self) -> Result<u64, StoreError> {
-        let _lock = Lock::exclusive(&self.layout.lock())?;
-        let wanted = self.wanted_by_packed_layers(None)?;
+        let before = self.usage.total(&self.layout)?.unwrap_or(0);
         let mut total = 0u64;
+        let mut unlinked = Vec::new();
         for directory in list(&self.layout.files())? {
             for path in list(&directory)? {
                 let Ok(metadata) = fs::symlink_metadata(&path) else {
                     continue;
                 };
-                if metadata.nlink() > 1 || wanted.contains(&path) {
+                if metadata.nlink() > 1 {
                     total += file_cost(metadata.size());
                 } else {
-                    remove(&path)?;
+                    unlinked.push(path);
                 }
+            }
+        }
+        let _lock = Lock::exclusive(&self.layout.lock())?;
+        let wanted = self.wanted_by_packed_layers(None)?;
+        for path in unlinked {
+            let Ok(metadata) = fs::symlink_metadata(&path) else {
+                continue;
+            };
+            if metadata.nlink() > 1 || wanted.contains(&path) {
+                total += file_cost(metadata.size());
+            } else {
+                remove(&path)?;
             }
         }
         for path in list(&self.layout.manifests())? {
@@ -128,19 +147,25 @@ impl Inner {
                 total += layer_cost(metadata.size());
             }
         }
+        let is_known = |id: Option<LayerId>| id.is_some_and(|id| self.layout.manifest(id).exists());
         for path in list(&self.layout.trees())? {
-            let known = layer_id(&path).is_some_and(|id| self.layout.manifest(id).exists());
-            if !known {
-                remove_tree(&path).map_err(StoreError::io("remove", &path))?;
+            if !is_known(layer_id(&path)) {
+                self.discard(&path)?;
             }
         }
         for path in list(&self.layout.memos())? {
-            let known = super::super::build::read_memo(&path)
-                .is_some_and(|id| self.layout.manifest(id).exists());
-            if !known {
+            if !is_known(read_memo(&path)) {
                 remove(&path)?;
             }
         }
+        // What others added while we walked may or may not be in our sum; better twice than
+        // not at all.
+        let added = self
+            .usage
+            .total(&self.layout)?
+            .unwrap_or(0)
+            .saturating_sub(before);
+        total += added;
         self.usage.reset(&self.layout, &self.process, total)?;
         Ok(total)
     }

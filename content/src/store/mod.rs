@@ -35,14 +35,20 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
-    time::SystemTime,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 use usage::Usage;
 
 /// What the cache directory tag standard asks for, so that backups leave the directory out.
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
     # This directory holds what can be made again. It may be removed when nothing uses it.\n";
+
+/// How long what is only in memory may wait to be saved.
+const SAVE_AFTER: Duration = Duration::from_millis(50);
 
 /// How a store behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,13 +84,15 @@ pub(crate) struct Inner {
     pub(crate) layout: Layout,
     options: StoreOptions,
     pub(crate) process: Arc<Process>,
-    pub(crate) digests: Digests,
+    pub(crate) digests: Arc<Digests>,
     pub(crate) usage: Usage,
     /// The layers that were built through this store.
     built: Mutex<HashMap<LayerId, Pin>>,
     trees: tree::Trees,
     stacks: stack::Stacks,
     evicting: AtomicBool,
+    /// Evict only when more than this many bytes are used, and more than there may be.
+    evict_above: AtomicU64,
 }
 
 impl Store {
@@ -99,7 +107,7 @@ impl Store {
         let leftovers = process::remove_leftovers(&layout)?;
         let process = Arc::new(Process::start(&layout)?);
         let inner = Arc::new(Inner {
-            digests: Digests::new(layout.clone()),
+            digests: Arc::new(Digests::new(layout.clone())),
             layout,
             options,
             process,
@@ -108,6 +116,7 @@ impl Store {
             trees: tree::Trees::default(),
             stacks: stack::Stacks::default(),
             evicting: AtomicBool::new(false),
+            evict_above: AtomicU64::new(0),
         });
         let store = Store { inner };
         if leftovers {
@@ -183,7 +192,7 @@ impl Store {
     }
 
     /// Drops unused stacks and saves what is only in memory. For long-lived processes that
-    /// have nothing to do.
+    /// have nothing to do, and for such as are about to exit without dropping the store.
     pub fn release_idle(&self) -> Result<(), StoreError> {
         self.inner.stacks.clear();
         self.inner.digests.save(&self.inner.process)
@@ -283,19 +292,49 @@ impl Store {
         if let Err(error) = result {
             tracing::warn!("{error}");
         }
+        let limit = self
+            .inner
+            .options
+            .cache_size_bytes
+            .max(self.inner.evict_above.load(Ordering::Relaxed));
         match self.inner.usage.total(&self.inner.layout) {
-            Ok(Some(total)) if total <= self.inner.options.cache_size_bytes => {}
+            Ok(Some(total)) if total <= limit => {}
             Ok(_) => self.evict_in_background(),
             Err(error) => tracing::warn!("{error}"),
+        }
+        self.save_soon();
+    }
+
+    /// Saves what is only in memory a moment from now, together with what comes until then:
+    /// not every process gets to its orderly end.
+    fn save_soon(&self) {
+        if !self.inner.digests.wants_saving() {
+            return;
+        }
+        // The thread keeps nothing alive: whoever drops the store wants it closed.
+        let digests = self.inner.digests.clone();
+        let process = Arc::downgrade(&self.inner.process);
+        let spawned = std::thread::Builder::new()
+            .name("save digests".into())
+            .spawn(move || {
+                std::thread::sleep(SAVE_AFTER);
+                warn_unsaved(digests.save_unless_closed(&process));
+            });
+        if spawned.is_err() {
+            warn_unsaved(self.inner.digests.save(&self.inner.process));
         }
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Err(error) = self.digests.save(&self.process) {
-            tracing::warn!("cannot remember the hashes of files: {error}");
-        }
+        warn_unsaved(self.digests.close(&self.process));
+    }
+}
+
+fn warn_unsaved(result: Result<(), StoreError>) {
+    if let Err(error) = result {
+        tracing::warn!("cannot remember the hashes of files: {error}");
     }
 }
 

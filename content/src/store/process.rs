@@ -171,7 +171,8 @@ pub(crate) fn pinned_layers(layout: &Layout) -> Result<HashSet<LayerId>, StoreEr
     Ok(pinned)
 }
 
-/// Removes what dead processes left. Returns whether there was anything.
+/// Removes what dead processes left. Returns whether one died while it wrote something: ending
+/// without ceremony is nothing special.
 pub(crate) fn remove_leftovers(layout: &Layout) -> Result<bool, StoreError> {
     // Whoever else holds the lock will get by without us, and we come again.
     let Some(lock) = Lock::try_exclusive(&layout.lock())? else {
@@ -183,7 +184,6 @@ pub(crate) fn remove_leftovers(layout: &Layout) -> Result<bool, StoreError> {
         if is_alive(&path)? {
             living.extend(path.file_name().map(ToOwned::to_owned));
         } else {
-            found = true;
             remove_file_if_there(&path)?;
         }
     }
@@ -194,7 +194,7 @@ pub(crate) fn remove_leftovers(layout: &Layout) -> Result<bool, StoreError> {
     drop(lock);
     // Names are never used again, so these need no lock.
     for path in &dead {
-        found = true;
+        found |= list(path).is_ok_and(|unfinished| !unfinished.is_empty());
         remove_tree(path).map_err(StoreError::io("remove", path))?;
     }
     Ok(found)

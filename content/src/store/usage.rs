@@ -13,6 +13,9 @@ use std::{
 /// Space is given out in blocks of this many bytes.
 const BLOCK_BYTES: u64 = 4096;
 
+/// A longer log is replaced by its sum.
+const MAX_LOG_BYTES: usize = 64 << 10;
+
 /// What a file of this length takes of the disk, about.
 pub(crate) fn file_cost(size_bytes: u64) -> u64 {
     // The second block stands for its inode and directory entry.
@@ -55,9 +58,10 @@ impl Usage {
         })
     }
 
-    /// The sum, or nothing if nobody has counted yet.
+    /// The sum; nothing if it is time to count anew.
     pub(crate) fn total(&self, layout: &Layout) -> Result<Option<u64>, StoreError> {
         match fs::read(layout.usage()) {
+            Ok(bytes) if bytes.len() > MAX_LOG_BYTES => Ok(None),
             Ok(bytes) => {
                 let sum = bytes.as_chunks::<8>().0.iter().fold(0i64, |sum, chunk| {
                     sum.saturating_add(i64::from_le_bytes(*chunk))

@@ -1,0 +1,237 @@
+//! One bundle: what this node has of it, and who else has what.
+
+use crate::{
+    BundleId, Nearness, Pieces,
+    layout::Layout,
+    link::{Link, Stage},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+/// The most nodes that are known by name for one bundle.
+pub(crate) const MAX_KNOWN: usize = 1024;
+
+/// A request to one provider, from asking to having.
+#[derive(Clone, Debug)]
+pub(crate) struct Request<N> {
+    pub(crate) to: N,
+    pub(crate) stage: Asked,
+}
+
+/// How far a request is.
+#[derive(Clone, Debug)]
+pub(crate) enum Asked {
+    /// The provider owes a choice among the pieces.
+    Waiting {
+        /// What would help.
+        pieces: Vec<u32>,
+        /// When it was first asked.
+        since: Instant,
+        /// When it is asked again.
+        again: Instant,
+        /// How often it was.
+        repeats: u32,
+    },
+    /// The driver owes the piece.
+    Fetching {
+        /// Which.
+        piece: u32,
+        /// Since when.
+        since: Instant,
+    },
+}
+
+/// Everything about one bundle.
+#[derive(Debug)]
+pub(crate) struct Swarm<N> {
+    pub(crate) id: BundleId,
+    pub(crate) layout: Layout,
+    pub(crate) mine: Pieces,
+    pub(crate) have: usize,
+    pub(crate) links: BTreeMap<N, Link>,
+    /// Those that have sent bad data.
+    pub(crate) banned: BTreeSet<N>,
+    /// For each piece, how many linked nodes have it, origins left out.
+    pub(crate) copies: Vec<u16>,
+    /// For each piece, how often this node has served it.
+    pub(crate) served: Vec<u16>,
+    /// For each piece, how many requests name it.
+    pub(crate) named: Vec<u8>,
+    pub(crate) requests: BTreeMap<u64, Request<N>>,
+    /// How many of them fetch a piece that another fetches as well.
+    pub(crate) doubled: usize,
+    /// How long a piece takes: an average that forgets.
+    pub(crate) usual: Option<Duration>,
+    /// When a piece last arrived.
+    pub(crate) progress: Instant,
+    /// Whether the driver has been told that nobody is left.
+    pub(crate) told_stuck: bool,
+    /// When more nodes are next looked for.
+    pub(crate) look_at: Instant,
+}
+
+impl<N: Copy + Ord> Swarm<N> {
+    pub(crate) fn new(now: Instant, id: BundleId, layout: Layout, mut mine: Pieces) -> Self {
+        let pieces = layout.pieces();
+        mine.cut(pieces);
+        Swarm {
+            id,
+            have: mine.len(),
+            mine,
+            links: BTreeMap::new(),
+            banned: BTreeSet::new(),
+            copies: vec![0; pieces],
+            served: vec![0; pieces],
+            named: vec![0; pieces],
+            requests: BTreeMap::new(),
+            doubled: 0,
+            usual: None,
+            progress: now,
+            told_stuck: false,
+            look_at: now,
+            layout,
+        }
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.have == self.layout.pieces()
+    }
+
+    /// Takes a node in by name, if there is room.
+    pub(crate) fn know(&mut self, now: Instant, node: N, nearness: Nearness) {
+        if self.banned.contains(&node) {
+            return;
+        }
+        if let Some(link) = self.links.get_mut(&node) {
+            link.nearness = link.nearness.min(nearness);
+        } else if self.links.len() < MAX_KNOWN {
+            self.links.insert(node, Link::new(now, nearness));
+        }
+    }
+
+    pub(crate) fn linked(&self) -> usize {
+        self.links.values().filter(|link| link.is_linked()).count()
+    }
+
+    /// The other node tells what it has. Pieces are only ever added.
+    pub(crate) fn learn(&mut self, now: Instant, node: N, mut have: Pieces) {
+        have.cut(self.layout.pieces());
+        let Some(link) = self.links.get_mut(&node) else { return };
+        link.heard = now;
+        let counts = link.is_linked() && link.nearness != Nearness::Origin;
+        let new: Vec<usize> = have.without(&link.theirs).collect();
+        for piece in new {
+            link.theirs.insert(piece);
+            if counts {
+                self.copies[piece] += 1;
+            }
+        }
+    }
+
+    /// Moves a link to a stage, and keeps the count of copies in step.
+    pub(crate) fn set_stage(&mut self, node: N, stage: Stage) {
+        let Some(link) = self.links.get_mut(&node) else { return };
+        let was = link.is_linked();
+        link.stage = stage;
+        let is = link.is_linked();
+        if link.nearness != Nearness::Origin && was != is {
+            for piece in link.theirs.iter() {
+                let copies = &mut self.copies[piece];
+                *copies = if is { *copies + 1 } else { copies.saturating_sub(1) };
+            }
+        }
+    }
+
+    /// The other node turns out not to have a piece.
+    pub(crate) fn lacks(&mut self, node: N, piece: usize) {
+        if let Some(link) = self.links.get_mut(&node)
+            && link.theirs.remove(piece)
+            && link.is_linked()
+            && link.nearness != Nearness::Origin
+        {
+            self.copies[piece] = self.copies[piece].saturating_sub(1);
+        }
+    }
+
+    /// Starts a request.
+    pub(crate) fn open(&mut self, number: u64, request: Request<N>) {
+        if let Some(link) = self.links.get_mut(&request.to) {
+            link.in_flight += 1;
+        }
+        self.name(&request, true);
+        self.requests.insert(number, request);
+    }
+
+    /// Ends a request, whatever its stage.
+    pub(crate) fn close(&mut self, number: u64) -> Option<Request<N>> {
+        let request = self.requests.remove(&number)?;
+        if let Some(link) = self.links.get_mut(&request.to) {
+            link.in_flight -= 1;
+        }
+        self.name(&request, false);
+        Some(request)
+    }
+
+    /// A provider has chosen: the other pieces are free for others.
+    pub(crate) fn choose(&mut self, number: u64, piece: u32, now: Instant) {
+        let Some(mut request) = self.requests.remove(&number) else { return };
+        self.name(&request, false);
+        request.stage = Asked::Fetching { piece, since: now };
+        self.name(&request, true);
+        self.requests.insert(number, request);
+    }
+
+    fn name(&mut self, request: &Request<N>, more: bool) {
+        let step = |named: &mut u8| *named = if more { *named + 1 } else { *named - 1 };
+        match &request.stage {
+            Asked::Waiting { pieces, .. } => {
+                pieces.iter().for_each(|&piece| step(&mut self.named[piece as usize]));
+            }
+            Asked::Fetching { piece, .. } => step(&mut self.named[*piece as usize]),
+        }
+    }
+
+    /// Whether a request fetches this piece now.
+    pub(crate) fn is_fetching(&self, piece: u32) -> bool {
+        self.requests.values().any(
+            |request| matches!(request.stage, Asked::Fetching { piece: other, .. } if other == piece),
+        )
+    }
+
+    /// Whether any linked node but this one has a piece that is missing here.
+    pub(crate) fn others_help(&self, except: N) -> bool {
+        self.links.iter().any(|(&node, link)| {
+            node != except && link.is_linked() && link.theirs.exceeds(&self.mine)
+        })
+    }
+
+    pub(crate) fn check_invariants(&self) {
+        assert_eq!(self.have, self.mine.len());
+        let mut copies = vec![0; self.layout.pieces()];
+        for link in self.links.values() {
+            if link.is_linked() && link.nearness != Nearness::Origin {
+                link.theirs.iter().for_each(|piece| copies[piece] += 1);
+            }
+        }
+        assert_eq!(copies, self.copies, "copies are counted over all links");
+        let mut named = vec![0; self.layout.pieces()];
+        let mut in_flight: BTreeMap<N, usize> = BTreeMap::new();
+        for request in self.requests.values() {
+            *in_flight.entry(request.to).or_default() += 1;
+            match &request.stage {
+                Asked::Waiting { pieces, .. } => {
+                    pieces.iter().for_each(|&piece| named[piece as usize] += 1);
+                }
+                Asked::Fetching { piece, .. } => named[*piece as usize] += 1,
+            }
+        }
+        assert_eq!(named, self.named, "named pieces are counted over all requests");
+        for (node, link) in &self.links {
+            let expected = in_flight.get(node).copied().unwrap_or(0);
+            assert_eq!(link.in_flight, expected, "requests in flight to a node");
+            assert!(!self.banned.contains(node), "no banned node is known");
+        }
+    }
+}
