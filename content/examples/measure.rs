@@ -4,7 +4,8 @@
 //! system's, without); a number after it is how often the unchanged case runs. All is read
 //! from a warm page cache, as it is right after a build.
 
-use maelstrom_content::{LayerId, Store, StoreOptions};
+use maelstrom_content::{BuildContext, LayerId, Store, StoreOptions};
+use maelstrom_spec::{LayerSpec, PrefixOptions};
 use std::{
     fs,
     path::Path,
@@ -65,6 +66,20 @@ fn main() {
     };
     measure("200 MB file, cold", &cache, file);
     measure("200 MB file, unchanged", &cache, file);
+    let context = BuildContext {
+        project_dir: dir.to_owned(),
+        current_dir: dir.to_owned(),
+        ..BuildContext::default()
+    };
+    let libraries = LayerSpec::SharedLibraryDependencies {
+        binary_paths: vec![std::env::current_exe().expect("this program")],
+        prefix_options: PrefixOptions::default(),
+    };
+    let libraries = |store: &Store| store.build(&libraries, &context).expect("a layer");
+    measure("libraries of a program, cold", &cache, libraries);
+    for _ in 0..3 {
+        measure("libraries of a program, unchanged", &cache, libraries);
+    }
     let store = open(&cache);
     let id = file(&store);
     let layers = [id, tree(&store), id];

@@ -282,3 +282,22 @@ fn many_threads_at_once() {
     });
     assert!(ids.iter().all(|id| *id == ids[0]));
 }
+
+/// One file cannot have any number of links; beyond that, there are copies.
+#[test]
+fn more_equal_files_than_links() {
+    const FILES: usize = 66_000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("cache"));
+    let mut layer = store.layer();
+    for index in 0..FILES {
+        layer.add_bytes(format!("d{}/f{index}", index % 100), "same", 0o640);
+    }
+    let id = layer.finish().unwrap();
+    let tree = store.tree(id).unwrap();
+    for index in [0, 1, FILES / 2, FILES - 1] {
+        let path = tree.path().join(format!("d{}/f{index}", index % 100));
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
+        assert_eq!(fs::read(path).unwrap(), b"same");
+    }
+}

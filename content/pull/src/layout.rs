@@ -57,12 +57,19 @@ impl Layout {
     /// Where there are more than [`MAX_BLOBS`], or their length overflows.
     pub fn new(blob_bytes: Vec<u64>) -> Result<Self, LayoutError> {
         if blob_bytes.len() > MAX_BLOBS {
-            return Err(LayoutError::Blobs { blobs: blob_bytes.len() });
+            return Err(LayoutError::Blobs {
+                blobs: blob_bytes.len(),
+            });
         }
-        let total = blob_bytes.iter().try_fold(0_u64, |sum, &bytes| sum.checked_add(bytes));
-        let total_bytes = total.filter(|&total| total < 1 << 60).ok_or(LayoutError::Length)?;
-        let piece_bytes =
-            (total_bytes / TARGET_PIECES).next_power_of_two().max(MIN_PIECE_BYTES);
+        let total = blob_bytes
+            .iter()
+            .try_fold(0_u64, |sum, &bytes| sum.checked_add(bytes));
+        let total_bytes = total
+            .filter(|&total| total < 1 << 60)
+            .ok_or(LayoutError::Length)?;
+        let piece_bytes = (total_bytes / TARGET_PIECES)
+            .next_power_of_two()
+            .max(MIN_PIECE_BYTES);
         let mut starts = Vec::new();
         // How many bytes the open piece has; a full one is closed by what comes next.
         let mut filled = piece_bytes;
@@ -83,7 +90,12 @@ impl Layout {
             }
         }
         debug_assert!(starts.len() <= MAX_PIECES, "{} pieces", starts.len());
-        Ok(Layout { blob_bytes, starts, piece_bytes, total_bytes })
+        Ok(Layout {
+            blob_bytes,
+            starts,
+            piece_bytes,
+            total_bytes,
+        })
     }
 
     /// How many pieces there are.
@@ -103,16 +115,23 @@ impl Layout {
 
     /// What a piece consists of; nothing if there is no such piece.
     pub fn ranges(&self, piece: usize) -> Vec<BlobRange> {
-        let Some(&(first, start)) = self.starts.get(piece) else { return Vec::new() };
+        let Some(&(first, start)) = self.starts.get(piece) else {
+            return Vec::new();
+        };
         let end = self.starts.get(piece + 1).copied();
         let (last, last_end) = end.unwrap_or((self.blob_bytes.len() as u32, 0));
         let mut ranges = Vec::new();
         for blob in first..=last {
-            let Some(&bytes) = self.blob_bytes.get(blob as usize) else { break };
+            let Some(&bytes) = self.blob_bytes.get(blob as usize) else {
+                break;
+            };
             let from = if blob == first { start } else { 0 };
             let to = if blob == last { last_end } else { bytes };
             if from < to || (bytes == 0 && blob != last) {
-                ranges.push(BlobRange { blob: blob as usize, bytes: from..to });
+                ranges.push(BlobRange {
+                    blob: blob as usize,
+                    bytes: from..to,
+                });
             }
         }
         ranges
@@ -120,7 +139,10 @@ impl Layout {
 
     /// How long a piece is.
     pub fn bytes(&self, piece: usize) -> u64 {
-        self.ranges(piece).iter().map(|range| range.bytes.end - range.bytes.start).sum()
+        self.ranges(piece)
+            .iter()
+            .map(|range| range.bytes.end - range.bytes.start)
+            .sum()
     }
 }
 
@@ -133,7 +155,13 @@ mod tests {
     fn a_large_blob_takes_many_pieces() {
         let layout = Layout::new(vec![1 << 30]).unwrap();
         assert_eq!((layout.pieces(), layout.piece_bytes()), (1024, 1 << 20));
-        assert_eq!(layout.ranges(3), [BlobRange { blob: 0, bytes: 3 << 20..4 << 20 }]);
+        assert_eq!(
+            layout.ranges(3),
+            [BlobRange {
+                blob: 0,
+                bytes: 3 << 20..4 << 20
+            }]
+        );
         assert_eq!(layout.ranges(1024), []);
     }
 
@@ -147,7 +175,13 @@ mod tests {
     #[test]
     fn an_empty_bundle_has_no_piece() {
         assert_eq!(Layout::new(Vec::new()).unwrap().pieces(), 0);
-        assert_eq!(Layout::new(vec![0]).unwrap().ranges(0), [BlobRange { blob: 0, bytes: 0..0 }]);
+        assert_eq!(
+            Layout::new(vec![0]).unwrap().ranges(0),
+            [BlobRange {
+                blob: 0,
+                bytes: 0..0
+            }]
+        );
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub(crate) struct Link {
     pub(crate) heard: Instant,
     /// How many pieces are asked for or fetched there.
     pub(crate) in_flight: usize,
+    /// It is not asked for a piece before this.
+    pub(crate) ask_from: Instant,
     /// Slow and broken fetches in a row.
     pub(crate) strikes: u32,
 }
@@ -49,6 +51,7 @@ impl Link {
             told_at: now,
             heard: now,
             in_flight: 0,
+            ask_from: now,
             strikes: 0,
         }
     }

@@ -40,7 +40,9 @@ impl Pieces {
 
     /// Takes a piece out; whether it was in.
     pub fn remove(&mut self, piece: usize) -> bool {
-        let Some(word) = self.words.get_mut(piece / 64) else { return false };
+        let Some(word) = self.words.get_mut(piece / 64) else {
+            return false;
+        };
         let was = *word & 1 << (piece % 64) != 0;
         *word &= !(1 << (piece % 64));
         was
@@ -48,12 +50,17 @@ impl Pieces {
 
     /// Whether a piece is in.
     pub fn contains(&self, piece: usize) -> bool {
-        self.words.get(piece / 64).is_some_and(|word| word & 1 << (piece % 64) != 0)
+        self.words
+            .get(piece / 64)
+            .is_some_and(|word| word & 1 << (piece % 64) != 0)
     }
 
     /// How many pieces are in.
     pub fn len(&self) -> usize {
-        self.words.iter().map(|word| word.count_ones() as usize).sum()
+        self.words
+            .iter()
+            .map(|word| word.count_ones() as usize)
+            .sum()
     }
 
     /// Whether no piece is in.
@@ -68,12 +75,38 @@ impl Pieces {
 
     /// The pieces of this set that the other lacks, in order.
     pub fn without<'a>(&'a self, other: &'a Pieces) -> impl Iterator<Item = usize> + 'a {
-        bits(self.words.iter().enumerate().map(|(index, word)| word & !other.word(index)))
+        bits(
+            self.words
+                .iter()
+                .enumerate()
+                .map(|(index, word)| word & !other.word(index)),
+        )
     }
 
     /// Whether the other lacks a piece of this set.
     pub fn exceeds(&self, other: &Pieces) -> bool {
-        self.words.iter().enumerate().any(|(index, word)| word & !other.word(index) != 0)
+        self.words
+            .iter()
+            .enumerate()
+            .any(|(index, word)| word & !other.word(index) != 0)
+    }
+
+    /// The pieces that are in both sets, in order.
+    pub fn both<'a>(&'a self, other: &'a Pieces) -> impl Iterator<Item = usize> + 'a {
+        bits(
+            self.words
+                .iter()
+                .enumerate()
+                .map(|(index, word)| word & other.word(index)),
+        )
+    }
+
+    /// Whether any piece is in both sets.
+    pub fn meets(&self, other: &Pieces) -> bool {
+        self.words
+            .iter()
+            .enumerate()
+            .any(|(index, word)| word & other.word(index) != 0)
     }
 
     fn word(&self, index: usize) -> u64 {
@@ -136,6 +169,9 @@ mod tests {
             let without: Vec<usize> = twin.difference(&other).copied().collect();
             prop_assert_eq!(set.exceeds(&others), !without.is_empty());
             prop_assert_eq!(set.without(&others).collect::<Vec<_>>(), without);
+            let both: Vec<usize> = twin.intersection(&other).copied().collect();
+            prop_assert_eq!(set.meets(&others), !both.is_empty());
+            prop_assert_eq!(set.both(&others).collect::<Vec<_>>(), both);
             set.cut(count);
             twin.retain(|&piece| piece < count);
             prop_assert_eq!(set.iter().collect::<BTreeSet<_>>(), twin);

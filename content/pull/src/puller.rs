@@ -117,7 +117,7 @@ impl<N: Copy + Ord> Puller<N> {
         providers: &[(N, Nearness)],
     ) {
         if !self.swarms.contains_key(&bundle) {
-            let swarm = Swarm::new(now, bundle, layout, have);
+            let swarm = Swarm::new(now, layout, have);
             if swarm.is_complete() {
                 self.actions.push_back(Action::Complete { bundle });
             }
@@ -132,7 +132,9 @@ impl<N: Copy + Ord> Puller<N> {
     /// Serves a bundle that is here whole.
     pub fn serve(&mut self, now: Instant, bundle: BundleId, layout: Layout) {
         let have = Pieces::all(layout.pieces());
-        self.swarms.entry(bundle).or_insert_with(|| Swarm::new(now, bundle, layout, have));
+        self.swarms
+            .entry(bundle)
+            .or_insert_with(|| Swarm::new(now, layout, have));
     }
 
     /// Another node that has the bundle, or some of it.
@@ -143,7 +145,9 @@ impl<N: Copy + Ord> Puller<N> {
 
     /// The bundle is no longer here, and no longer wanted.
     pub fn forget(&mut self, bundle: BundleId) {
-        let Some(swarm) = self.swarms.remove(&bundle) else { return };
+        let Some(swarm) = self.swarms.remove(&bundle) else {
+            return;
+        };
         for (&node, link) in &swarm.links {
             if link.is_linked() {
                 self.send(node, bundle, Body::Leave);
@@ -163,7 +167,7 @@ impl<N: Copy + Ord> Puller<N> {
         for bundle in bundles {
             self.unlink(bundle, node);
             if let Some(swarm) = self.swarms.get_mut(&bundle) {
-                swarm.links.remove(&node);
+                swarm.drop_link(now, node);
             }
             self.settle(now, bundle);
         }
@@ -173,25 +177,41 @@ impl<N: Copy + Ord> Puller<N> {
 
     /// A piece has arrived and is verified: answers [`Action::Fetch`].
     pub fn fetched(&mut self, now: Instant, bundle: BundleId, ticket: u64) {
-        let Some(swarm) = self.swarms.get_mut(&bundle) else { return };
-        let Some(request) = swarm.close(ticket) else { return };
-        let Asked::Fetching { piece, since } = request.stage else { return };
+        let Some(swarm) = self.swarms.get_mut(&bundle) else {
+            return;
+        };
+        let Some(request) = swarm.close(ticket) else {
+            return;
+        };
+        let Asked::Fetching { piece, since } = request.stage else {
+            return;
+        };
         let took = now.saturating_duration_since(since);
-        swarm.usual = Some(swarm.usual.map_or(took, |usual| usual - usual / 8 + took / 8));
+        swarm.usual = Some(
+            swarm
+                .usual
+                .map_or(took, |usual| usual - usual / 8 + took / 8),
+        );
         swarm.progress = now;
         if let Some(link) = swarm.links.get_mut(&request.to) {
             link.strikes = 0;
         }
         self.send(request.to, bundle, Body::Done { number: ticket });
-        self.gained(now, bundle, piece);
+        self.gained(bundle, piece);
         self.settle(now, bundle);
     }
 
     /// A piece did not arrive: answers [`Action::Fetch`].
     pub fn fetch_failed(&mut self, now: Instant, bundle: BundleId, ticket: u64, why: FetchError) {
-        let Some(swarm) = self.swarms.get_mut(&bundle) else { return };
-        let Some(request) = swarm.close(ticket) else { return };
-        let Asked::Fetching { piece, .. } = request.stage else { return };
+        let Some(swarm) = self.swarms.get_mut(&bundle) else {
+            return;
+        };
+        let Some(request) = swarm.close(ticket) else {
+            return;
+        };
+        let Asked::Fetching { piece, .. } = request.stage else {
+            return;
+        };
         self.send(request.to, bundle, Body::Done { number: ticket });
         match why {
             FetchError::BadData => self.ban(now, bundle, request.to),
@@ -242,7 +262,11 @@ impl<N: Copy + Ord> Puller<N> {
         }
         match body {
             Body::Join { have } => self.handle_join(now, bundle, from, have),
-            Body::Hello { have, linked, peers } => {
+            Body::Hello {
+                have,
+                linked,
+                peers,
+            } => {
                 self.handle_hello(now, bundle, from, have, linked, peers);
             }
             Body::Have { have } => {
@@ -258,7 +282,7 @@ impl<N: Copy + Ord> Puller<N> {
                 self.uploads.end(from, number);
                 self.serve_next(now);
             }
-            Body::Refuse { number } => self.handle_refuse(bundle, from, number),
+            Body::Refuse { number } => self.handle_refuse(now, bundle, from, number),
             Body::Leave => {
                 self.unlink(bundle, from);
                 self.uploads.drop_node(from, Some(bundle));
@@ -274,7 +298,9 @@ impl<N: Copy + Ord> Puller<N> {
     }
 
     fn handle_join(&mut self, now: Instant, bundle: BundleId, from: N, have: Pieces) {
-        let Some(swarm) = self.swarms.get_mut(&bundle) else { return };
+        let Some(swarm) = self.swarms.get_mut(&bundle) else {
+            return;
+        };
         swarm.know(now, from, Nearness::Neighbour);
         let linked = swarm.links.get(&from).is_some_and(Link::is_linked);
         let room = swarm.linked() < self.config.links_most;
@@ -290,14 +316,28 @@ impl<N: Copy + Ord> Puller<N> {
             (known.told, known.told_at, known.heard) = (swarm.have, now, now);
         }
         let peers = self.some_peers(bundle, from);
-        self.send(from, bundle, Body::Hello { have: mine, linked: link, peers });
+        self.send(
+            from,
+            bundle,
+            Body::Hello {
+                have: mine,
+                linked: link,
+                peers,
+            },
+        );
     }
 
     /// Some of the nodes that want the bundle too, at random.
     fn some_peers(&mut self, bundle: BundleId, except: N) -> Vec<N> {
-        let Some(swarm) = self.swarms.get(&bundle) else { return Vec::new() };
-        let mut peers: Vec<N> =
-            swarm.links.keys().copied().filter(|&node| node != except).collect();
+        let Some(swarm) = self.swarms.get(&bundle) else {
+            return Vec::new();
+        };
+        let mut peers: Vec<N> = swarm
+            .links
+            .keys()
+            .copied()
+            .filter(|&node| node != except)
+            .collect();
         let count = MAX_PEERS.min(peers.len());
         for index in 0..count {
             let other = self.rng.random_range(index..peers.len());
@@ -317,7 +357,9 @@ impl<N: Copy + Ord> Puller<N> {
         peers: Vec<N>,
     ) {
         let rest = now + self.config.rest;
-        let Some(swarm) = self.swarms.get_mut(&bundle) else { return };
+        let Some(swarm) = self.swarms.get_mut(&bundle) else {
+            return;
+        };
         let Some(link) = swarm.links.get(&from) else {
             self.ignored.unasked += 1;
             return;
@@ -344,21 +386,42 @@ impl<N: Copy + Ord> Puller<N> {
             for peer in peers.into_iter().filter(|&peer| peer != self.me) {
                 swarm.know(now, peer, Nearness::Neighbour);
             }
+            swarm.look_at = now;
         }
     }
 
-    fn handle_ask(&mut self, now: Instant, bundle: BundleId, from: N, number: u64, pieces: Vec<u32>) {
-        let Some(swarm) = self.swarms.get_mut(&bundle) else { return };
+    fn handle_ask(
+        &mut self,
+        now: Instant,
+        bundle: BundleId,
+        from: N,
+        number: u64,
+        pieces: Vec<u32>,
+    ) {
+        let Some(swarm) = self.swarms.get_mut(&bundle) else {
+            return;
+        };
         if !swarm.links.get(&from).is_some_and(Link::is_linked) {
             self.ignored.not_linked += 1;
             self.send(from, bundle, Body::Refuse { number });
             return;
         }
         if let Some(active) = self.uploads.active(from, number) {
-            self.send(from, bundle, Body::Serve { number, piece: active.piece });
+            self.send(
+                from,
+                bundle,
+                Body::Serve {
+                    number,
+                    piece: active.piece,
+                },
+            );
             return;
         }
-        let ask = Waiting { bundle, number, pieces };
+        let ask = Waiting {
+            bundle,
+            number,
+            pieces,
+        };
         if !self.uploads.add(from, ask, self.config.waiting_each) {
             self.send(from, bundle, Body::Refuse { number });
         }
@@ -367,11 +430,20 @@ impl<N: Copy + Ord> Puller<N> {
 
     /// Serves whose turn it is, as long as there are uploads left: of what each asks for the piece
     /// that was given out the least, and of several the one it wants most.
-    fn serve_next(&mut self, now: Instant) {
+    pub(crate) fn serve_next(&mut self, now: Instant) {
         while let Some((node, ask)) = self.uploads.next(self.config.uploads) {
-            let Waiting { bundle, number, pieces } = ask;
-            let Some(swarm) = self.swarms.get_mut(&bundle) else { continue };
-            let here = pieces.iter().copied().filter(|&piece| swarm.mine.contains(piece as usize));
+            let Waiting {
+                bundle,
+                number,
+                pieces,
+            } = ask;
+            let Some(swarm) = self.swarms.get_mut(&bundle) else {
+                continue;
+            };
+            let here = pieces
+                .iter()
+                .copied()
+                .filter(|&piece| swarm.mine.contains(piece as usize));
             let Some(piece) = here.min_by_key(|&piece| swarm.served[piece as usize]) else {
                 self.send(node, bundle, Body::Refuse { number });
                 continue;
@@ -380,18 +452,28 @@ impl<N: Copy + Ord> Puller<N> {
             *served = served.saturating_add(1);
             let bytes = swarm.layout.bytes(piece as usize);
             let until = now + self.config.upload_time;
-            self.uploads.start(node, number, Active { bundle, piece, until }, bytes);
+            self.uploads.start(
+                node,
+                number,
+                Active {
+                    bundle,
+                    piece,
+                    until,
+                },
+                bytes,
+            );
             self.send(node, bundle, Body::Serve { number, piece });
         }
     }
 
     /// Takes note of a piece that is here now.
-    fn gained(&mut self, now: Instant, bundle: BundleId, piece: u32) {
-        let Some(swarm) = self.swarms.get_mut(&bundle) else { return };
-        if !swarm.mine.insert(piece as usize) {
+    fn gained(&mut self, bundle: BundleId, piece: u32) {
+        let Some(swarm) = self.swarms.get_mut(&bundle) else {
+            return;
+        };
+        if !swarm.gain(piece) {
             return;
         }
-        swarm.have += 1;
         // Others that fetch it too are stopped.
         let also: Vec<u64> = swarm
             .requests
@@ -403,10 +485,10 @@ impl<N: Copy + Ord> Puller<N> {
             .collect();
         for ticket in also {
             if let Some(request) = swarm.close(ticket) {
-                swarm.doubled = swarm.doubled.saturating_sub(1);
                 self.actions.push_back(Action::Abort { ticket });
                 let body = Body::Done { number: ticket };
-                self.transmits.push_back((request.to, Message { bundle, body }));
+                self.transmits
+                    .push_back((request.to, Message { bundle, body }));
             }
         }
         if swarm.is_complete() {
@@ -416,11 +498,11 @@ impl<N: Copy + Ord> Puller<N> {
             for number in open {
                 if let Some(request) = swarm.close(number) {
                     let body = Body::Done { number };
-                    self.transmits.push_back((request.to, Message { bundle, body }));
+                    self.transmits
+                        .push_back((request.to, Message { bundle, body }));
                 }
             }
         }
-        let _ = now;
     }
 
     /// The node has sent bad data: never again.
@@ -429,7 +511,7 @@ impl<N: Copy + Ord> Puller<N> {
         self.uploads.drop_node(node, Some(bundle));
         self.send(node, bundle, Body::Leave);
         if let Some(swarm) = self.swarms.get_mut(&bundle) {
-            swarm.links.remove(&node);
+            swarm.drop_link(now, node);
             swarm.banned.insert(node);
         }
         self.serve_next(now);
@@ -438,9 +520,13 @@ impl<N: Copy + Ord> Puller<N> {
     /// The node was slow or broke off. After a few times in a row it is left alone for a while,
     /// unless there is no other.
     pub(crate) fn strike(&mut self, now: Instant, bundle: BundleId, node: N) {
-        let Some(swarm) = self.swarms.get_mut(&bundle) else { return };
+        let Some(swarm) = self.swarms.get_mut(&bundle) else {
+            return;
+        };
         let needed = !swarm.others_help(node);
-        let Some(link) = swarm.links.get_mut(&node) else { return };
+        let Some(link) = swarm.links.get_mut(&node) else {
+            return;
+        };
         link.strikes += 1;
         if link.strikes >= self.config.strikes && !needed {
             self.unlink(bundle, node);
@@ -454,7 +540,9 @@ impl<N: Copy + Ord> Puller<N> {
 
     /// Ends the link and all requests to a node; it stays known.
     pub(crate) fn unlink(&mut self, bundle: BundleId, node: N) {
-        let Some(swarm) = self.swarms.get_mut(&bundle) else { return };
+        let Some(swarm) = self.swarms.get_mut(&bundle) else {
+            return;
+        };
         let open: Vec<u64> = swarm
             .requests
             .iter()

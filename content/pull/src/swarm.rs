@@ -1,7 +1,7 @@
 //! One bundle: what this node has of it, and who else has what.
 
 use crate::{
-    BundleId, Nearness, Pieces,
+    Nearness, Pieces,
     layout::Layout,
     link::{Link, Stage},
 };
@@ -46,11 +46,15 @@ pub(crate) enum Asked {
 /// Everything about one bundle.
 #[derive(Debug)]
 pub(crate) struct Swarm<N> {
-    pub(crate) id: BundleId,
     pub(crate) layout: Layout,
     pub(crate) mine: Pieces,
     pub(crate) have: usize,
+    /// Missing pieces that no request names.
+    pub(crate) free: Pieces,
     pub(crate) links: BTreeMap<N, Link>,
+    /// Those that are linked or have been asked to be.
+    pub(crate) active: BTreeSet<N>,
+    linked: usize,
     /// Those that have sent bad data.
     pub(crate) banned: BTreeSet<N>,
     /// For each piece, how many linked nodes have it, origins left out.
@@ -60,8 +64,6 @@ pub(crate) struct Swarm<N> {
     /// For each piece, how many requests name it.
     pub(crate) named: Vec<u8>,
     pub(crate) requests: BTreeMap<u64, Request<N>>,
-    /// How many of them fetch a piece that another fetches as well.
-    pub(crate) doubled: usize,
     /// How long a piece takes: an average that forgets.
     pub(crate) usual: Option<Duration>,
     /// When a piece last arrived.
@@ -73,20 +75,27 @@ pub(crate) struct Swarm<N> {
 }
 
 impl<N: Copy + Ord> Swarm<N> {
-    pub(crate) fn new(now: Instant, id: BundleId, layout: Layout, mut mine: Pieces) -> Self {
+    pub(crate) fn new(now: Instant, layout: Layout, mut mine: Pieces) -> Self {
         let pieces = layout.pieces();
         mine.cut(pieces);
+        let mut free = Pieces::new();
+        (0..pieces)
+            .filter(|&piece| !mine.contains(piece))
+            .for_each(|piece| {
+                free.insert(piece);
+            });
         Swarm {
-            id,
             have: mine.len(),
             mine,
+            free,
             links: BTreeMap::new(),
+            active: BTreeSet::new(),
+            linked: 0,
             banned: BTreeSet::new(),
             copies: vec![0; pieces],
             served: vec![0; pieces],
             named: vec![0; pieces],
             requests: BTreeMap::new(),
-            doubled: 0,
             usual: None,
             progress: now,
             told_stuck: false,
@@ -112,13 +121,15 @@ impl<N: Copy + Ord> Swarm<N> {
     }
 
     pub(crate) fn linked(&self) -> usize {
-        self.links.values().filter(|link| link.is_linked()).count()
+        self.linked
     }
 
     /// The other node tells what it has. Pieces are only ever added.
     pub(crate) fn learn(&mut self, now: Instant, node: N, mut have: Pieces) {
         have.cut(self.layout.pieces());
-        let Some(link) = self.links.get_mut(&node) else { return };
+        let Some(link) = self.links.get_mut(&node) else {
+            return;
+        };
         link.heard = now;
         let counts = link.is_linked() && link.nearness != Nearness::Origin;
         let new: Vec<usize> = have.without(&link.theirs).collect();
@@ -132,14 +143,26 @@ impl<N: Copy + Ord> Swarm<N> {
 
     /// Moves a link to a stage, and keeps the count of copies in step.
     pub(crate) fn set_stage(&mut self, node: N, stage: Stage) {
-        let Some(link) = self.links.get_mut(&node) else { return };
+        let Some(link) = self.links.get_mut(&node) else {
+            return;
+        };
         let was = link.is_linked();
         link.stage = stage;
         let is = link.is_linked();
+        if matches!(stage, Stage::Known { .. }) {
+            self.active.remove(&node);
+        } else {
+            self.active.insert(node);
+        }
+        self.linked = self.linked + usize::from(is) - usize::from(was);
         if link.nearness != Nearness::Origin && was != is {
             for piece in link.theirs.iter() {
                 let copies = &mut self.copies[piece];
-                *copies = if is { *copies + 1 } else { copies.saturating_sub(1) };
+                *copies = if is {
+                    *copies + 1
+                } else {
+                    copies.saturating_sub(1)
+                };
             }
         }
     }
@@ -176,7 +199,9 @@ impl<N: Copy + Ord> Swarm<N> {
 
     /// A provider has chosen: the other pieces are free for others.
     pub(crate) fn choose(&mut self, number: u64, piece: u32, now: Instant) {
-        let Some(mut request) = self.requests.remove(&number) else { return };
+        let Some(mut request) = self.requests.remove(&number) else {
+            return;
+        };
         self.name(&request, false);
         request.stage = Asked::Fetching { piece, since: now };
         self.name(&request, true);
@@ -184,13 +209,42 @@ impl<N: Copy + Ord> Swarm<N> {
     }
 
     fn name(&mut self, request: &Request<N>, more: bool) {
-        let step = |named: &mut u8| *named = if more { *named + 1 } else { *named - 1 };
-        match &request.stage {
-            Asked::Waiting { pieces, .. } => {
-                pieces.iter().for_each(|&piece| step(&mut self.named[piece as usize]));
+        let one;
+        let pieces = match &request.stage {
+            Asked::Waiting { pieces, .. } => pieces.as_slice(),
+            Asked::Fetching { piece, .. } => {
+                one = [*piece];
+                &one
             }
-            Asked::Fetching { piece, .. } => step(&mut self.named[*piece as usize]),
+        };
+        for &piece in pieces {
+            let named = &mut self.named[piece as usize];
+            if more {
+                *named += 1;
+                self.free.remove(piece as usize);
+            } else {
+                *named -= 1;
+                if *named == 0 && !self.mine.contains(piece as usize) {
+                    self.free.insert(piece as usize);
+                }
+            }
         }
+    }
+
+    /// A piece is here now; whether that is news.
+    pub(crate) fn gain(&mut self, piece: u32) -> bool {
+        let new = self.mine.insert(piece as usize);
+        if new {
+            self.have += 1;
+            self.free.remove(piece as usize);
+        }
+        new
+    }
+
+    /// Forgets a node that is not linked.
+    pub(crate) fn drop_link(&mut self, now: Instant, node: N) {
+        self.set_stage(node, Stage::Known { at: now });
+        self.links.remove(&node);
     }
 
     /// Whether a request fetches this piece now.
@@ -202,9 +256,13 @@ impl<N: Copy + Ord> Swarm<N> {
 
     /// Whether any linked node but this one has a piece that is missing here.
     pub(crate) fn others_help(&self, except: N) -> bool {
-        self.links.iter().any(|(&node, link)| {
-            node != except && link.is_linked() && link.theirs.exceeds(&self.mine)
-        })
+        self.active
+            .iter()
+            .filter(|&&node| node != except)
+            .any(|node| {
+                let helps = |link: &Link| link.is_linked() && link.theirs.exceeds(&self.mine);
+                self.links.get(node).is_some_and(helps)
+            })
     }
 
     pub(crate) fn check_invariants(&self) {
@@ -227,7 +285,30 @@ impl<N: Copy + Ord> Swarm<N> {
                 Asked::Fetching { piece, .. } => named[*piece as usize] += 1,
             }
         }
-        assert_eq!(named, self.named, "named pieces are counted over all requests");
+        assert_eq!(
+            named, self.named,
+            "named pieces are counted over all requests"
+        );
+        for (piece, &named) in named.iter().enumerate() {
+            let free = named == 0 && !self.mine.contains(piece);
+            assert_eq!(
+                self.free.contains(piece),
+                free,
+                "free pieces are missing and not named"
+            );
+        }
+        let active = |link: &Link| !matches!(link.stage, Stage::Known { .. });
+        let expected: BTreeSet<N> = self
+            .links
+            .iter()
+            .filter(|(_, link)| active(link))
+            .map(|(&node, _)| node)
+            .collect();
+        assert!(expected == self.active, "active nodes are listed");
+        assert_eq!(
+            self.linked,
+            self.links.values().filter(|link| link.is_linked()).count()
+        );
         for (node, link) in &self.links {
             let expected = in_flight.get(node).copied().unwrap_or(0);
             assert_eq!(link.in_flight, expected, "requests in flight to a node");

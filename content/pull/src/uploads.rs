@@ -40,7 +40,10 @@ pub(crate) struct Uploads<N> {
 
 impl<N> Default for Uploads<N> {
     fn default() -> Self {
-        Uploads { askers: BTreeMap::new(), active: 0 }
+        Uploads {
+            askers: BTreeMap::new(),
+            active: 0,
+        }
     }
 }
 
@@ -52,15 +55,25 @@ impl<N: Copy + Ord> Uploads<N> {
 
     /// Whether a piece is being served to a node.
     pub(crate) fn serves(&self, node: N, bundle: BundleId, piece: u32) -> bool {
-        self.askers.get(&node).is_some_and(|asker| {
-            asker.active.values().any(|active| active.bundle == bundle && active.piece == piece)
-        })
+        self.number(node, bundle, piece).is_some()
+    }
+
+    /// The ask in answer to which a piece is being served.
+    pub(crate) fn number(&self, node: N, bundle: BundleId, piece: u32) -> Option<u64> {
+        let active = self.askers.get(&node)?.active.iter();
+        let mut wanted =
+            active.filter(|(_, active)| active.bundle == bundle && active.piece == piece);
+        wanted.next().map(|(&number, _)| number)
     }
 
     /// Adds an ask; `false` where the node has too many.
     pub(crate) fn add(&mut self, node: N, ask: Waiting, most: usize) -> bool {
         let asker = self.askers.entry(node).or_default();
-        if let Some(known) = asker.waiting.iter_mut().find(|known| known.number == ask.number) {
+        if let Some(known) = asker
+            .waiting
+            .iter_mut()
+            .find(|known| known.number == ask.number)
+        {
             *known = ask;
             return true;
         }
@@ -95,7 +108,9 @@ impl<N: Copy + Ord> Uploads<N> {
 
     /// The ask is over, served or not.
     pub(crate) fn end(&mut self, node: N, number: u64) {
-        let Some(asker) = self.askers.get_mut(&node) else { return };
+        let Some(asker) = self.askers.get_mut(&node) else {
+            return;
+        };
         if asker.active.remove(&number).is_some() {
             self.active -= 1;
         }
@@ -108,7 +123,9 @@ impl<N: Copy + Ord> Uploads<N> {
 
     /// Ends what a node is served of a bundle, or of all.
     pub(crate) fn drop_node(&mut self, node: N, bundle: Option<BundleId>) {
-        let Some(asker) = self.askers.get_mut(&node) else { return };
+        let Some(asker) = self.askers.get_mut(&node) else {
+            return;
+        };
         let goes = |other: BundleId| bundle.is_none_or(|bundle| bundle == other);
         asker.waiting.retain(|ask| !goes(ask.bundle));
         let before = asker.active.len();
@@ -122,7 +139,9 @@ impl<N: Copy + Ord> Uploads<N> {
     /// Ends everything about a bundle.
     pub(crate) fn drop_bundle(&mut self, bundle: BundleId) {
         let nodes: Vec<N> = self.askers.keys().copied().collect();
-        nodes.into_iter().for_each(|node| self.drop_node(node, Some(bundle)));
+        nodes
+            .into_iter()
+            .for_each(|node| self.drop_node(node, Some(bundle)));
     }
 
     /// Ends what has taken too long.
