@@ -844,6 +844,8 @@ impl Membership {
         self.take_notifications(now);
         while let Some((to, packet)) = self.wishes.packets.pop_front() {
             match self.resolve(to.tag) {
+                // Foca counts this node's own past lives among those to call back.
+                _ if to.tag == self.own => {}
                 Some(node) => self.send(node, packet),
                 None => self.stats.unroutable += 1,
             }

@@ -7,6 +7,7 @@
 //! A run depends on its seed alone: the same seed gives the same events, and the same
 //! [hash](kernel::Trace::hash) over them.
 
+pub mod baseline;
 pub mod cluster;
 pub mod kernel;
 pub mod plot;

@@ -39,6 +39,10 @@ struct Arguments {
     #[arg(long, value_hint = ValueHint::FilePath)]
     durations: Option<PathBuf>,
 
+    /// On how many threads to run seeds (`faults`); each run has a thread of its own.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+
     /// Where to put plots as SVG.
     #[arg(long, value_hint = ValueHint::DirPath, value_name = "DIRECTORY")]
     plots: Option<PathBuf>,
@@ -83,6 +87,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         nodes: arguments.nodes,
         jobs: arguments.jobs,
         durations: arguments.durations,
+        threads: arguments.threads,
         progress: !arguments.quiet && std::io::stderr().is_terminal(),
     };
     let begun = Instant::now();

@@ -83,7 +83,7 @@ impl Cluster {
             Event::Cancel { job } => self.cancel_now(job),
             Event::StillRuns { job } => self.check_cancelled(job),
             Event::Shows(news) => self.shows(news),
-            Event::Tell(node) => self.tell(node as usize),
+            Event::Tell(node) => self.tell_again(node as usize),
             Event::Sample => self.sample(),
         }
     }
@@ -598,7 +598,7 @@ impl Cluster {
     }
 
     fn plan_flows(&mut self) {
-        if let Some(time) = self.flows.next_time()
+        if let Some(time) = self.flows.next_time().map(|time| time.max(self.now()))
             && self.flows_move_at.is_none_or(|planned| time < planned)
         {
             self.flows_move_at = Some(time);
@@ -945,7 +945,7 @@ impl Cluster {
         }
     }
 
-    fn tell(&mut self, number: usize) {
+    fn tell_again(&mut self, number: usize) {
         if self.nodes[number].alive {
             self.tell_load(number);
         }

@@ -358,7 +358,7 @@ impl Cluster {
         self.open
     }
 
-    /// When an origin's last job was reported; `None` while some are open.
+    /// How many of an origin's submitted jobs have not been reported.
     pub fn open_of(&self, origin: usize) -> usize {
         self.nodes[origin].unreported
     }
@@ -395,6 +395,17 @@ impl Cluster {
         numbers
     }
 
+    /// Lets a node tell this load, whatever its jobs are: only where nodes run no jobs.
+    pub fn tell(&mut self, node: usize, load: gossip::Load) {
+        let now = self.now();
+        let local = self.nodes[node].clock.at(now);
+        let machines = self.nodes[node].machines.as_mut();
+        if let Some(membership) = machines.and_then(|machines| machines.membership.as_mut()) {
+            membership.set_load(local, load);
+        }
+        self.settle(node);
+    }
+
     /// Plans the cancelling of a job.
     pub fn cancel(&mut self, at: Time, job: u32) {
         self.queue.at(at, Event::Cancel { job });
@@ -410,15 +421,15 @@ impl Cluster {
         self.queue.at(self.now(), Event::Sample);
     }
 
-    /// Starts every node with everybody known to everybody already.
-    pub fn start_all_acquainted(&mut self) {
-        for node in 0..self.nodes.len() {
+    /// Starts the first `count` nodes, with everybody known to everybody already.
+    pub fn start_acquainted(&mut self, count: usize) {
+        for node in 0..count {
             self.start(node, None);
         }
         if self.setup.own_views {
             self.acquaint();
         }
-        for node in 0..self.nodes.len() {
+        for node in 0..count {
             self.settle(node);
         }
         self.queue.at(self.now(), Event::Sample);
@@ -461,6 +472,15 @@ impl Cluster {
             Some(broken) => Err(Box::new(broken)),
             None => Ok(()),
         }
+    }
+
+    /// Whether all jobs of live origins have ended and all nodes know the same.
+    pub fn has_settled(&self) -> bool {
+        let open = self
+            .jobs
+            .iter()
+            .any(|job| job.fate == Fate::Open && self.nodes[job.origin as usize].alive);
+        !open && (!self.setup.own_views || self.views_agree())
     }
 
     /// Checks what must hold once faults are over and time has passed.

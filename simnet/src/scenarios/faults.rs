@@ -1,13 +1,19 @@
 //! Everything goes wrong, for many seeds.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::bail;
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 
 use super::{Options, Scenario};
 use crate::{
-    cluster::{Broken, Cluster, Fate, Sabotage, Setup, everything},
+    cluster::{Broken, Cluster, Fate, Sabotage, Sample, Setup, everything},
     kernel::Time,
     plot,
     report::Report,
@@ -87,9 +93,24 @@ pub fn run_seed(
     let begin = Time::from_secs_f64(4.0);
     let end = begin + STORM;
     cluster.plan(everything(nodes, begin, end, &mut rng));
-    cluster.run_until(end + CALM)?;
+    cluster.run_until(end)?;
+    // Usually it takes a fraction of the time that it may take.
+    while !cluster.has_settled() && cluster.now() < end + CALM {
+        cluster.run_until(cluster.now() + Duration::from_secs(1))?;
+    }
+    cluster.check_settled()?;
+    // It has to stay settled, with one coordinator.
+    cluster.run_until(cluster.now() + Duration::from_secs(30))?;
     cluster.check_settled()?;
     Ok(cluster)
+}
+
+/// What one seed came to.
+struct Outcome {
+    seed: u64,
+    events: u64,
+    cells: Vec<String>,
+    samples: Vec<Sample>,
 }
 
 fn run(options: &Options) -> anyhow::Result<Report> {
@@ -101,6 +122,38 @@ fn run(options: &Options) -> anyhow::Result<Report> {
     };
     let seeds = options.seeds.unwrap_or(1);
     let bar = options.bar(seeds, "seeds");
+    let next = AtomicU64::new(options.seed);
+    let outcomes = Mutex::new(Vec::new());
+    let failures = Mutex::new(Vec::new());
+    let work = || {
+        while lock(&failures).is_empty() {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= options.seed + seeds {
+                break;
+            }
+            match run_seed(seed, nodes, jobs, &durations, None) {
+                Ok(cluster) => lock(&outcomes).push(outcome(seed, &cluster)),
+                Err(broken) => lock(&failures).push((seed, broken)),
+            }
+            bar.inc(1);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..options.threads.max(1) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    if let Some((seed, broken)) = lock(&failures).first() {
+        bar.abandon();
+        bail!(
+            "seed {seed}: {broken}\nto see it again: {}",
+            options.replay(SCENARIO.name, *seed)
+        );
+    }
+    bar.finish();
+    let mut outcomes = std::mem::take(&mut *lock(&outcomes));
+    outcomes.sort_by_key(|outcome| outcome.seed);
     let mut report = Report::new(
         "Everything goes wrong",
         &[
@@ -114,46 +167,49 @@ fn run(options: &Options) -> anyhow::Result<Report> {
             "last report",
         ],
     );
-    let mut events = 0;
-    for seed in options.seed..options.seed + seeds {
-        let cluster = match run_seed(seed, nodes, jobs, &durations, None) {
-            Ok(cluster) => cluster,
-            Err(broken) => {
-                bar.abandon();
-                bail!(
-                    "seed {seed}: {broken}\nto see it again: {}",
-                    options.replay(SCENARIO.name, seed)
-                );
-            }
-        };
-        events += cluster.events();
-        if seeds <= 20 {
-            report.row([
-                seed.to_string(),
-                cluster.events().to_string(),
-                format!("{:016x}", cluster.hash()),
-                cluster.fates(Fate::Done).to_string(),
-                cluster.fates(Fate::GivenUp).to_string(),
-                cluster.fates(Fate::Cancelled).to_string(),
-                cluster.fates(Fate::Orphaned).to_string(),
-                format!("{:.1} s", cluster.totals().last_report.as_secs_f64()),
-            ]);
-            if seeds == 1 {
-                report.plot(
-                    "faults",
-                    plot::samples("One run full of faults", cluster.samples()),
-                );
-            }
-        }
-        bar.inc(1);
+    const SHOWN: usize = 20;
+    for outcome in outcomes.iter().take(SHOWN) {
+        report.row(outcome.cells.clone());
     }
-    bar.finish();
+    if outcomes.len() > SHOWN {
+        report.note(format!("({} more seeds)", outcomes.len() - SHOWN));
+    }
+    if let [outcome] = &outcomes[..] {
+        report.plot(
+            "faults",
+            plot::samples("One run full of faults", &outcome.samples),
+        );
+    }
+    let events: u64 = outcomes.iter().map(|outcome| outcome.events).sum();
     report.note(format!(
         "{seeds} seeds from {}, {nodes} nodes, {jobs} jobs each, {events} events: every promise \
-         was kept",
+         was kept.",
         options.seed
     ));
     Ok(report)
+}
+
+fn outcome(seed: u64, cluster: &Cluster) -> Outcome {
+    let cells = vec![
+        seed.to_string(),
+        cluster.events().to_string(),
+        format!("{:016x}", cluster.hash()),
+        cluster.fates(Fate::Done).to_string(),
+        cluster.fates(Fate::GivenUp).to_string(),
+        cluster.fates(Fate::Cancelled).to_string(),
+        cluster.fates(Fate::Orphaned).to_string(),
+        format!("{:.1} s", cluster.totals().last_report.as_secs_f64()),
+    ];
+    Outcome {
+        seed,
+        events: cluster.events(),
+        cells,
+        samples: cluster.samples().to_vec(),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,7 +1,11 @@
 //! What can be simulated, by name.
 
 mod coordinator;
-mod faults;
+mod fairness;
+pub mod faults;
+mod makespan;
+mod membership;
+mod survivors;
 
 use std::path::PathBuf;
 
@@ -32,12 +36,21 @@ pub struct Options {
     pub jobs: Option<usize>,
     /// Recorded durations of jobs.
     pub durations: Option<PathBuf>,
+    /// On how many threads seeds are run.
+    pub threads: usize,
     /// Whether to show progress.
     pub progress: bool,
 }
 
 /// All scenarios.
-pub const ALL: &[Scenario] = &[faults::SCENARIO, coordinator::SCENARIO];
+pub const ALL: &[Scenario] = &[
+    faults::SCENARIO,
+    makespan::SCENARIO,
+    membership::SCENARIO,
+    coordinator::SCENARIO,
+    survivors::SCENARIO,
+    fairness::SCENARIO,
+];
 
 impl Options {
     /// A bar that shows how far a run is; hidden where nobody watches.

@@ -1,0 +1,152 @@
+//! How long many jobs take on many nodes, beside other ways to run them.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use rand::{SeedableRng, rngs::Xoshiro256PlusPlus};
+
+use super::{Options, Scenario};
+use crate::{
+    baseline::{self, Network, Sizes},
+    cluster::{Cluster, Setup},
+    kernel::Time,
+    plot,
+    report::Report,
+    workload::{Durations, JobSpec, work_seconds},
+};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "makespan",
+    about: "100 jobs a node from one origin, heavy-tailed, on 10 to 10,000 nodes of one slot: \
+            ours beside an omniscient scheduler, a central broker, and Sparrow",
+    run,
+};
+
+/// What the broker of 0.14 moves to each worker before the first job: a test binary and a few
+/// small layers.
+const ARTIFACTS_BYTES: u64 = 20_000_000;
+
+/// How long a changed advert takes to show in one node's view. Measured at 10,000 nodes by
+/// the membership scenario: deciles of the time until a node knows.
+pub(super) const STALENESS_MS: [u64; 10] = [400, 500, 580, 640, 700, 760, 820, 880, 960, 1_200];
+
+/// The mesh that jobs run on, with shared views of that age.
+pub(super) fn setup(seed: u64, nodes: usize, slots: u16) -> Setup {
+    let mut setup = Setup::new(seed, nodes, slots);
+    setup.own_views = false;
+    setup.staleness = STALENESS_MS
+        .into_iter()
+        .map(Duration::from_millis)
+        .collect();
+    setup.death_shows = Duration::from_secs(12);
+    setup
+}
+
+pub(super) fn draw(options: &Options, count: usize) -> anyhow::Result<Vec<JobSpec>> {
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(options.seed);
+    let durations = match &options.durations {
+        Some(path) => Durations::read(path)?,
+        None => Durations::TESTS,
+    };
+    Ok(durations.draw(count, &mut rng))
+}
+
+fn run(options: &Options) -> anyhow::Result<Report> {
+    let counts = match options.nodes {
+        Some(nodes) => vec![nodes],
+        None => vec![10, 100, 1_000, 10_000],
+    };
+    let mut report = Report::new(
+        "Makespan of 100 jobs a node, from one origin",
+        &[
+            "nodes",
+            "jobs",
+            "ideal",
+            "ours",
+            "over ideal",
+            "Sparrow",
+            "over ideal",
+            "broker",
+            "broker with 20 MB",
+            "messages a job",
+        ],
+    );
+    for nodes in counts {
+        let jobs = draw(options, options.jobs.unwrap_or(nodes * 100))?;
+        let ideal = baseline::ideal(&jobs, nodes).as_secs_f64();
+        let network = Network {
+            latency: Duration::from_micros(600),
+            bytes_per_second: 125_000_000,
+        };
+        let sizes = |artifacts| Sizes {
+            spec: 240,
+            outcome: 320,
+            artifacts,
+        };
+        let sparrow = baseline::sparrow(&jobs, nodes, 1, network, sizes(0), options.seed);
+        let broker = baseline::broker(&jobs, nodes, 1, network, sizes(0));
+        let star = baseline::broker(&jobs, nodes, 1, network, sizes(ARTIFACTS_BYTES));
+
+        let cluster = run_ours(options, nodes, &jobs)?;
+        let ours = cluster.totals().last_report.as_secs_f64();
+        let over = |seconds: f64| format!("{:+.1} %", (seconds / ideal - 1.0) * 100.0);
+        report.row([
+            nodes.to_string(),
+            jobs.len().to_string(),
+            format!("{ideal:.2} s"),
+            format!("{ours:.2} s"),
+            over(ours),
+            format!("{:.2} s", sparrow.as_secs_f64()),
+            over(sparrow.as_secs_f64()),
+            format!("{:.2} s", broker.as_secs_f64()),
+            format!("{:.1} s", star.as_secs_f64()),
+            format!(
+                "{:.2}",
+                cluster.totals().messages as f64 / jobs.len() as f64
+            ),
+        ]);
+        report.note(format!(
+            "{nodes} nodes: {:.0} s of work, {} starts, {} events, hash {:016x}.",
+            work_seconds(&jobs),
+            cluster.totals().starts,
+            cluster.events(),
+            cluster.hash(),
+        ));
+        let title = format!("{} jobs on {nodes} nodes", jobs.len());
+        report.plot(
+            &format!("makespan-{nodes}"),
+            plot::samples(&title, cluster.samples()),
+        );
+    }
+    report.note(
+        "Views are shared and as stale as the membership scenario measured (ten deciles). Links \
+         of 1 Gbit/s carry specifications (240 bytes a job) and outcomes (320 bytes). Our \
+         nodes pay a round trip for each request; the others as said in `baseline.rs`."
+            .to_owned(),
+    );
+    Ok(report)
+}
+
+fn run_ours(options: &Options, nodes: usize, jobs: &[JobSpec]) -> anyhow::Result<Cluster> {
+    let mut cluster = Cluster::new(setup(options.seed, nodes, 1));
+    cluster.start_acquainted(nodes);
+    cluster.submit(Time::ZERO, 0, jobs.iter().copied());
+    let bar = options.bar(jobs.len() as u64, "jobs");
+    let mut until = Time::ZERO;
+    while (cluster.totals().reported as usize) < jobs.len() {
+        until = until + Duration::from_millis(100);
+        cluster.run_until(until).map_err(|broken| {
+            anyhow::anyhow!(
+                "{broken}\nto see it again: {}",
+                options.replay(SCENARIO.name, options.seed)
+            )
+        })?;
+        bar.set_position(cluster.totals().reported);
+        ensure!(
+            until < Time::from_secs_f64(3_600.0),
+            "the jobs end within an hour"
+        );
+    }
+    bar.finish_and_clear();
+    Ok(cluster)
+}
