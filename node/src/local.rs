@@ -84,11 +84,7 @@ impl Node {
 
     /// Queues a job and returns at once. The handler is called from another thread for each
     /// event.
-    pub fn submit(
-        &self,
-        job: Job,
-        handler: impl FnMut(JobId, JobEvent) + Send + 'static,
-    ) -> JobId {
+    pub fn submit(&self, job: Job, handler: impl FnMut(JobId, JobEvent) + Send + 'static) -> JobId {
         let id = self.reserve();
         self.submit_reserved(id, job, handler);
         id

@@ -305,7 +305,6 @@ impl Client {
 }
 
 fn container_mounts(mount: &Mount, context: &BuildContext) -> Vec<ContainerMount> {
-    
     vec![match mount {
         Mount::Devices { devices } => {
             return devices
