@@ -39,6 +39,15 @@ struct Arguments {
     #[arg(long, value_hint = ValueHint::FilePath)]
     durations: Option<PathBuf>,
 
+    /// Which share of the jobs has never run before, so that nothing is known of how long they
+    /// take.
+    #[arg(long, default_value_t = 0.1, value_name = "SHARE", value_parser = share)]
+    unknown: f64,
+
+    /// What each node's link carries in each direction, in megabits a second.
+    #[arg(long, default_value_t = 1_000, value_name = "MBITS")]
+    link_mbits: u64,
+
     /// On how many threads to run seeds (`faults`); each run has a thread of its own.
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -54,6 +63,13 @@ struct Arguments {
 
 fn scenario_names() -> Vec<&'static str> {
     ALL.iter().map(|scenario| scenario.name).collect()
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("a share is a number from 0 to 1, say 0.1".to_owned()),
+    }
 }
 
 fn scenario_help() -> String {
@@ -87,6 +103,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         nodes: arguments.nodes,
         jobs: arguments.jobs,
         durations: arguments.durations,
+        unknown: arguments.unknown,
+        link_bytes_per_second: arguments.link_mbits.max(1) * 125_000,
         threads: arguments.threads,
         progress: !arguments.quiet && std::io::stderr().is_terminal(),
     };

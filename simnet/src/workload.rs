@@ -89,9 +89,9 @@ impl Durations {
         }
     }
 
-    /// Draws a workload. One job in ten has never run before; the estimates of the others are
-    /// wrong by a third up or down, as the last run's time is.
-    pub fn draw(&self, count: usize, rng: &mut Xoshiro256PlusPlus) -> Vec<JobSpec> {
+    /// Draws a workload. This share of the jobs has never run before; the estimates of the others
+    /// are wrong by a third up or down, as the last run's time is.
+    pub fn draw(&self, count: usize, unknown: f64, rng: &mut Xoshiro256PlusPlus) -> Vec<JobSpec> {
         (0..count)
             .map(|_| {
                 let duration = self.sample(rng);
@@ -99,7 +99,7 @@ impl Durations {
                 let estimate = duration.mul_f64(wrong);
                 JobSpec {
                     duration,
-                    estimate: rng.random_bool(0.9).then_some(estimate),
+                    estimate: (!rng.random_bool(unknown)).then_some(estimate),
                     slots: 1,
                     layer: None,
                 }
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn heavy_tails_have_the_median_asked_for() {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
-        let mut jobs = Durations::TESTS.draw(20_001, &mut rng);
+        let mut jobs = Durations::TESTS.draw(20_001, 0.1, &mut rng);
         jobs.sort_by_key(|job| job.duration);
         let median = jobs[10_000].duration.as_secs_f64();
         assert!((0.047..0.053).contains(&median), "{median}");

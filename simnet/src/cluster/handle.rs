@@ -401,7 +401,11 @@ impl Cluster {
             .spec
             .duration
             .mul_f64(node.slowness);
-        self.jobs[index as usize].runs += 1;
+        let now = self.now();
+        let job_state = &mut self.jobs[index as usize];
+        job_state.runs += 1;
+        job_state.started = now;
+        job_state.started_on = number as u32;
         if busy > has {
             let seen = format!("node {number} runs jobs on {busy} slots and has {has}");
             self.fail(Invariant::WithinSlots, seen);
@@ -532,6 +536,7 @@ impl Cluster {
             }
         };
         self.jobs[index as usize].fate = fate;
+        self.jobs[index as usize].reported = self.now();
         self.open -= 1;
         self.nodes[number].unreported -= 1;
         self.totals.reported += 1;

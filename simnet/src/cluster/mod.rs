@@ -171,6 +171,26 @@ struct JobState {
     fate: Fate,
     cancelled: bool,
     runs: u16,
+    started: Time,
+    started_on: u32,
+    reported: Time,
+}
+
+/// How a job fared.
+#[derive(Clone, Copy, Debug)]
+pub struct JobStory {
+    /// Its number.
+    pub job: u32,
+    /// What it is like.
+    pub spec: JobSpec,
+    /// When it was started last.
+    pub started: Time,
+    /// Where.
+    pub node: u32,
+    /// When it was reported.
+    pub reported: Time,
+    /// How often it was started.
+    pub runs: u16,
 }
 
 /// What happened so far, in numbers.
@@ -353,6 +373,27 @@ impl Cluster {
         self.jobs.iter().filter(|job| job.fate == fate).count()
     }
 
+    /// The jobs that were reported last, the last one first.
+    pub fn last_jobs(&self, count: usize) -> Vec<JobStory> {
+        let mut order: Vec<u32> = (0..self.jobs.len() as u32).collect();
+        order.sort_by_key(|job| std::cmp::Reverse(self.jobs[*job as usize].reported));
+        order
+            .into_iter()
+            .take(count)
+            .map(|number| {
+                let job = &self.jobs[number as usize];
+                JobStory {
+                    job: number,
+                    spec: job.spec,
+                    started: job.started,
+                    node: job.started_on,
+                    reported: job.reported,
+                    runs: job.runs,
+                }
+            })
+            .collect()
+    }
+
     /// How many submitted jobs have not been reported.
     pub fn open_jobs(&self) -> usize {
         self.open
@@ -385,6 +426,9 @@ impl Cluster {
             fate: Fate::Planned,
             cancelled: false,
             runs: 0,
+            started: Time::ZERO,
+            started_on: 0,
+            reported: Time::ZERO,
         }));
         let numbers = first..self.jobs.len() as u32;
         let event = Event::Submit {

@@ -11,7 +11,6 @@ use crate::{
     kernel::Time,
     plot,
     report::Report,
-    workload::Durations,
 };
 
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -26,6 +25,7 @@ const KILLS: usize = 100;
 fn run(options: &Options) -> anyhow::Result<Report> {
     let nodes = options.nodes.unwrap_or(20);
     let jobs = options.jobs.unwrap_or(30_000);
+    let durations = options.durations()?;
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(options.seed);
     let mut setup = Setup::new(options.seed, nodes, 4);
     setup.clock_skew = 0.02;
@@ -44,7 +44,7 @@ fn run(options: &Options) -> anyhow::Result<Report> {
     for kill in 0..=KILLS {
         let killed_at = cluster.now();
         for origin in 0..nodes {
-            let specs = Durations::TESTS.draw(share, &mut rng);
+            let specs = durations.draw(share, options.unknown, &mut rng);
             cluster.submit(until, origin, specs);
         }
         while cluster.coordinators().is_empty() {

@@ -11,7 +11,7 @@ use crate::{
     kernel::Time,
     plot,
     report::Report,
-    workload::{Durations, JobSpec},
+    workload::JobSpec,
 };
 
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -24,6 +24,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 fn run(options: &Options) -> anyhow::Result<Report> {
     let nodes = options.nodes.unwrap_or(50);
     let many = options.jobs.unwrap_or(10_000);
+    let durations = options.durations()?;
     let seeds = options.seeds.unwrap_or(10);
     let mut report = Report::new(
         "10 jobs beside 10,000",
@@ -33,8 +34,8 @@ fn run(options: &Options) -> anyhow::Result<Report> {
     let mut worst: f64 = 0.0;
     for seed in options.seed..options.seed + seeds {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-        let few = Durations::TESTS.draw(10, &mut rng);
-        let crowd = Durations::TESTS.draw(many, &mut rng);
+        let few = durations.draw(10, options.unknown, &mut rng);
+        let crowd = durations.draw(many, options.unknown, &mut rng);
         let (alone, _) = finish(options, seed, nodes, &few, &[])?;
         let (beside, cluster) = finish(options, seed, nodes, &few, &crowd)?;
         let ratio = beside / alone;

@@ -71,7 +71,7 @@ pub fn run_seed(
             rng.random_range(0..=left)
         };
         left -= share;
-        let mut specs = durations.draw(share, &mut rng);
+        let mut specs = durations.draw(share, 0.1, &mut rng);
         for spec in &mut specs {
             if rng.random_bool(0.3) {
                 spec.layer = Some(rng.random_range(0..6));
@@ -116,10 +116,7 @@ struct Outcome {
 fn run(options: &Options) -> anyhow::Result<Report> {
     let nodes = options.nodes.unwrap_or(50);
     let jobs = options.jobs.unwrap_or(3_000);
-    let durations = match &options.durations {
-        Some(path) => Durations::read(path)?,
-        None => Durations::TESTS,
-    };
+    let durations = options.durations()?;
     let seeds = options.seeds.unwrap_or(1);
     let bar = options.bar(seeds, "seeds");
     let next = AtomicU64::new(options.seed);

@@ -12,7 +12,7 @@ use crate::{
     kernel::Time,
     plot,
     report::Report,
-    workload::{Durations, JobSpec, work_seconds},
+    workload::{JobSpec, work_seconds},
 };
 
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -44,11 +44,7 @@ pub(super) fn setup(seed: u64, nodes: usize, slots: u16) -> Setup {
 
 pub(super) fn draw(options: &Options, count: usize) -> anyhow::Result<Vec<JobSpec>> {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(options.seed);
-    let durations = match &options.durations {
-        Some(path) => Durations::read(path)?,
-        None => Durations::TESTS,
-    };
-    Ok(durations.draw(count, &mut rng))
+    Ok(options.durations()?.draw(count, options.unknown, &mut rng))
 }
 
 fn run(options: &Options) -> anyhow::Result<Report> {
@@ -76,7 +72,7 @@ fn run(options: &Options) -> anyhow::Result<Report> {
         let ideal = baseline::ideal(&jobs, nodes).as_secs_f64();
         let network = Network {
             latency: Duration::from_micros(600),
-            bytes_per_second: 125_000_000,
+            bytes_per_second: options.link_bytes_per_second,
         };
         let sizes = |artifacts| Sizes {
             spec: 240,
@@ -112,23 +108,41 @@ fn run(options: &Options) -> anyhow::Result<Report> {
             cluster.events(),
             cluster.hash(),
         ));
+        if let Some(last) = cluster.last_jobs(1).first() {
+            report.note(format!(
+                "The job reported last ran {:.3} s from {:.3} s on (thought to take {}) on node \
+                 {}.",
+                last.spec.duration.as_secs_f64(),
+                last.started.as_secs_f64(),
+                last.spec
+                    .estimate
+                    .map_or("nothing known".to_owned(), |estimate| format!(
+                        "{:.3} s",
+                        estimate.as_secs_f64()
+                    )),
+                last.node,
+            ));
+        }
         let title = format!("{} jobs on {nodes} nodes", jobs.len());
         report.plot(
             &format!("makespan-{nodes}"),
             plot::samples(&title, cluster.samples()),
         );
     }
-    report.note(
+    report.note(format!(
         "Views are shared and as stale as the membership scenario measured (ten deciles). Links \
-         of 1 Gbit/s carry specifications (240 bytes a job) and outcomes (320 bytes). Our \
-         nodes pay a round trip for each request; the others as said in `baseline.rs`."
-            .to_owned(),
-    );
+         of {} Mbit/s carry specifications (240 bytes a job) and outcomes (320 bytes). {} % of \
+         the jobs have never run before. The other schedulers as said in `baseline.rs`.",
+        options.link_bytes_per_second / 125_000,
+        options.unknown * 100.0,
+    ));
     Ok(report)
 }
 
 fn run_ours(options: &Options, nodes: usize, jobs: &[JobSpec]) -> anyhow::Result<Cluster> {
-    let mut cluster = Cluster::new(setup(options.seed, nodes, 1));
+    let mut setup = setup(options.seed, nodes, 1);
+    setup.bytes_per_second = options.link_bytes_per_second;
+    let mut cluster = Cluster::new(setup);
     cluster.start_acquainted(nodes);
     cluster.submit(Time::ZERO, 0, jobs.iter().copied());
     let bar = options.bar(jobs.len() as u64, "jobs");

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::report::Report;
+use crate::{report::Report, workload::Durations};
 
 /// A scenario, as the command line shows it.
 pub struct Scenario {
@@ -36,6 +36,10 @@ pub struct Options {
     pub jobs: Option<usize>,
     /// Recorded durations of jobs.
     pub durations: Option<PathBuf>,
+    /// Which share of the jobs has never run before.
+    pub unknown: f64,
+    /// What each link carries in each direction, in bytes a second.
+    pub link_bytes_per_second: u64,
     /// On how many threads seeds are run.
     pub threads: usize,
     /// Whether to show progress.
@@ -79,6 +83,15 @@ impl Options {
         if let Some(durations) = &self.durations {
             command += &format!(" --durations {}", durations.display());
         }
-        command
+        command += &format!(" --unknown {}", self.unknown);
+        command + &format!(" --link-mbits {}", self.link_bytes_per_second / 125_000)
+    }
+
+    /// The durations that jobs are drawn from.
+    pub(crate) fn durations(&self) -> anyhow::Result<Durations> {
+        match &self.durations {
+            Some(path) => Durations::read(path),
+            None => Ok(Durations::TESTS),
+        }
     }
 }
