@@ -35,9 +35,16 @@ struct State {
     next_id: u64,
     queue: Queue<JobId>,
     waiting: HashMap<JobId, (Job, Handler)>,
-    /// One entry for each slot that runs a job.
-    running: HashMap<usize, Canceller>,
+    /// One entry for each slot that has a job, from the moment that the job leaves the queue.
+    running: HashMap<usize, Running>,
     stopping: bool,
+}
+
+#[derive(Default)]
+struct Running {
+    cancelled: bool,
+    /// Once there is something to cancel.
+    canceller: Option<Canceller>,
 }
 
 impl std::fmt::Debug for State {
@@ -122,8 +129,11 @@ impl Node {
         let mut state = self.shared.lock();
         let waiting = std::mem::take(&mut state.waiting);
         state.queue = Queue::new();
-        for canceller in state.running.values() {
-            canceller.cancel();
+        for running in state.running.values_mut() {
+            running.cancelled = true;
+            if let Some(canceller) = &running.canceller {
+                canceller.cancel();
+            }
         }
         drop(state);
         for (id, (_, mut handler)) in waiting {
@@ -183,6 +193,7 @@ impl Worker {
             if let Some((id, _)) = next
                 && let Some((job, handler)) = state.waiting.remove(&id)
             {
+                state.running.insert(self.index, Running::default());
                 return Some((id, job, handler));
             }
             state = self
@@ -209,11 +220,13 @@ impl Worker {
         };
         {
             let mut state = self.shared.lock();
-            if state.stopping {
+            let running = state.running.entry(self.index).or_default();
+            if running.cancelled {
+                *slot = Some(ready);
                 return Err(JobError::Cancelled);
             }
             ready.arm();
-            state.running.insert(self.index, ready.canceller());
+            running.canceller = Some(ready.canceller());
         }
         let container = &job.container;
         let container_job = ContainerJob {
