@@ -139,11 +139,10 @@ mod tests {
                 lines.push(String::from_utf8(line.to_vec()).unwrap());
             }
         });
-        let lines = lines
+        lines
             .iter()
             .map(|line| line.strip_suffix('\n').unwrap().to_owned())
-            .collect();
-        lines
+            .collect()
     }
 
     #[test]

@@ -152,7 +152,7 @@ fn project_layer(
         match try_project_layer(store, places, identity, tools) {
             // An editor's temporary file came and went, say.
             Err(error) if attempt < ATTEMPTS => {
-                tracing::debug!("reading the project again: {error}")
+                tracing::debug!("reading the project again: {error}");
             }
             result => return result,
         }

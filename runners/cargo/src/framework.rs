@@ -7,6 +7,7 @@ use crate::{
     libtest::HarnessArguments,
     options::CargoOptions,
     round::CargoProject,
+    sysroot::Toolchain,
     workspace::Workspace,
 };
 use anyhow::Result;
@@ -15,13 +16,17 @@ use maelstrom_runner::{
     metadata::CARGO_DEFAULT,
     runner::{Framework, IgnoredTests, Places, Settings, Tools},
 };
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
 
 /// Cargo's tests.
 pub(crate) struct CargoFramework {
     places: Places,
     options: Arc<CargoOptions>,
     invocation: Arc<Invocation>,
+    toolchain: Arc<Toolchain>,
     packages: Vec<String>,
     excluded_packages: Vec<String>,
     /// The workspace as it was read to find the places, until the first round takes it.
@@ -37,7 +42,14 @@ impl CargoFramework {
             invocation,
             packages,
         } = cli;
-        let workspace = Workspace::load(&options, &Tools::default())?;
+        let tools = Tools::default();
+        let (workspace, toolchain) = thread::scope(|scope| {
+            let toolchain = scope.spawn(|| Toolchain::find(options.target.as_deref(), &tools));
+            let workspace = Workspace::load(&options, &tools);
+            (workspace, toolchain.join())
+        });
+        let workspace = workspace?;
+        let toolchain = toolchain.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let (excluded_packages, patterns) = std::mem::take(&mut settings.exclude)
             .into_iter()
             .partition(|text| is_package(text));
@@ -59,6 +71,7 @@ impl CargoFramework {
             },
             options: Arc::new(options),
             invocation: Arc::new(invocation),
+            toolchain: Arc::new(toolchain),
             packages,
             excluded_packages,
             first: Mutex::new(Some(workspace)),
@@ -143,6 +156,7 @@ impl Framework for CargoFramework {
             workspace,
             self.options.clone(),
             self.invocation.clone(),
+            self.toolchain.clone(),
             chosen,
             tools,
             color,

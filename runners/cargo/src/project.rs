@@ -68,11 +68,12 @@ fn walk(root: &Path, excluded: &[PathBuf], honour_ignore_files: bool) -> Vec<Pro
         .filter_entry(move |entry| {
             let path = entry.path();
             let directory = entry.file_type().is_some_and(|kind| kind.is_dir());
-            !VERSION_CONTROL
+            let is_excluded = VERSION_CONTROL
                 .iter()
                 .any(|name| entry.file_name() == *name)
-                && !excluded.iter().any(|excluded| path == excluded)
-                && !(directory && path != top && is_tagged_as_cache(path))
+                || excluded.iter().any(|excluded| path == excluded)
+                || (directory && path != top && is_tagged_as_cache(path));
+            !is_excluded
         })
         .build()
         .filter_map(|result| {

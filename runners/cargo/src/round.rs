@@ -37,6 +37,7 @@ pub(crate) struct CargoProject {
     workspace: Workspace,
     options: Arc<CargoOptions>,
     invocation: Arc<Invocation>,
+    toolchain: Arc<Toolchain>,
     /// The packages that were chosen by name.
     chosen: BTreeSet<PackageId>,
     tools: Tools,
@@ -50,6 +51,7 @@ impl CargoProject {
         workspace: Workspace,
         options: Arc<CargoOptions>,
         invocation: Arc<Invocation>,
+        toolchain: Arc<Toolchain>,
         chosen: BTreeSet<PackageId>,
         tools: &Tools,
         color: bool,
@@ -74,6 +76,7 @@ impl CargoProject {
             workspace,
             options,
             invocation,
+            toolchain,
             chosen,
             tools: tools.clone(),
             color,
@@ -250,7 +253,7 @@ struct Round<'a> {
     project: &'a CargoProject,
     sink: &'a Sink<CargoArtifact>,
     workshop: Arc<Workshop>,
-    environment: OnceLock<Result<(SharedEnvironment, Toolchain), String>>,
+    environment: OnceLock<Result<SharedEnvironment, String>>,
     built: Mutex<Built>,
     /// Whether there are programs or libraries that integration tests may look for.
     has_binaries: bool,
@@ -284,10 +287,8 @@ impl<'a> Round<'a> {
     }
 
     /// The environment that all tests share. The first caller makes it.
-    fn environment(&self) -> Result<&(SharedEnvironment, Toolchain)> {
+    fn environment(&self) -> Result<&SharedEnvironment> {
         let made = self.environment.get_or_init(|| {
-            let toolchain =
-                Toolchain::find(self.project.options.target.as_deref(), &self.project.tools);
             let user: BTreeMap<String, String> = std::env::vars_os()
                 .filter_map(|(name, value)| {
                     Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -312,11 +313,11 @@ impl<'a> Round<'a> {
             let environment = SharedEnvironment::new(
                 &user,
                 &config,
-                &toolchain.cargo,
+                &self.project.toolchain.cargo,
                 &self.project.identity.home,
                 &names,
             );
-            Ok((environment, toolchain))
+            Ok(environment)
         });
         made.as_ref().map_err(|message| anyhow!("{message}"))
     }
@@ -582,7 +583,7 @@ impl<'a> Round<'a> {
 
     /// Gives an artifact its environment, and what it sees of the build so far.
     fn furnish(&self, artifact: &mut CargoArtifact, binary: &TestBinary<'_>) -> Result<()> {
-        let (environment, toolchain) = self.environment()?;
+        let environment = self.environment()?;
         let built = self.built();
         let package = binary.package;
         let places = TargetPlaces::of(&binary.path);
@@ -595,7 +596,7 @@ impl<'a> Round<'a> {
             })
             .cloned()
             .chain([places.profile.clone(), places.profile.join("deps")])
-            .chain(toolchain.libraries.iter().cloned())
+            .chain(self.project.toolchain.libraries.iter().cloned())
             .collect();
         let script = built.scripts.get(&package.id);
         let temporary_directory = places.root.join("tmp");

@@ -61,14 +61,26 @@ pub(super) struct Advice<'a> {
 impl Advice<'_> {
     /// What to tell about paths that a test looked for in vain although this machine has them.
     pub(super) fn about(&self, missing: &[PathBuf]) -> Option<String> {
+        let missing: Vec<&Path> = missing
+            .iter()
+            .map(PathBuf::as_path)
+            .filter(|path| !self.is_noise(path))
+            .collect();
         let mut things: Vec<(Layer, &Path)> = Vec::new();
         let mut known = BTreeSet::new();
-        for path in missing.iter().filter(|path| !self.is_noise(path)) {
-            // What lies below something that is named comes with it.
-            if things
+        for &path in &missing {
+            // What lies below something that is named comes with it, and of a program that is
+            // there several times, one is enough.
+            let comes_with = things
                 .iter()
-                .any(|(layer, root)| matches!(layer, Layer::Tree(_)) && path.starts_with(root))
-            {
+                .any(|(layer, root)| matches!(layer, Layer::Tree(_)) && path.starts_with(root));
+            let better = missing.iter().any(|other| {
+                other.file_name() == path.file_name()
+                    && is_standard(other)
+                    && !is_standard(path)
+                    && self.is_program(path)
+            });
+            if comes_with || better {
                 continue;
             }
             for layer in self.layer(path).into_iter().chain(rustup(path)) {
@@ -105,7 +117,7 @@ impl Advice<'_> {
             let _ = writeln!(text, "to give all tests that, write {}:", file.display());
             let _ = writeln!(text, "    [[directives]]\n    parent = \"{}\"", self.parent);
         }
-        let layers: Vec<String> = things.iter().map(|(layer, _)| layer.to_string()).collect();
+        let layers = elements(things.iter().map(|(layer, _)| layer));
         if let [layer] = &layers[..] {
             let _ = write!(text, "    added_layers = [{layer}]");
         } else {
@@ -116,6 +128,18 @@ impl Advice<'_> {
             );
         }
         Some(text)
+    }
+
+    /// Whether a path is that of a program that is found by its name.
+    fn is_program(&self, path: &Path) -> bool {
+        let executable = fs::metadata(path)
+            .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0);
+        executable
+            && path.parent().is_some_and(|parent| {
+                self.program_path
+                    .iter()
+                    .any(|directory| directory == parent)
+            })
     }
 
     fn is_noise(&self, path: &Path) -> bool {
@@ -140,14 +164,20 @@ impl Advice<'_> {
                 None => Layer::Tree(text.to_owned()),
             });
         }
-        if metadata.permissions().mode() & 0o111 != 0
-            && path.parent().is_some_and(|parent| {
-                self.program_path
-                    .iter()
-                    .any(|directory| directory == parent)
-            })
-        {
-            return Some(Layer::Program(path.file_name()?.to_str()?.to_owned()));
+        if self.is_program(path) {
+            let name = path.file_name()?;
+            let first = self
+                .program_path
+                .iter()
+                .map(|directory| directory.join(name))
+                .find(|path| path.is_file())?;
+            // What the user's own path has first may be a wrapper of something else.
+            let same = fs::canonicalize(first).ok()? == fs::canonicalize(path).ok()?;
+            if same {
+                return Some(Layer::Program(name.to_str()?.to_owned()));
+            }
+            let directory = fs::canonicalize(path.parent()?).ok()?;
+            return Some(Layer::Program(directory.join(name).to_str()?.to_owned()));
         }
         Some(match relative {
             Some(relative) => Layer::ProjectFile(relative.to_owned()),
@@ -166,9 +196,11 @@ enum Layer {
     Tree(String),
 }
 
-impl std::fmt::Display for Layer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (key, value, more) = match self {
+/// The elements in TOML, those of one kind as one.
+fn elements<'a>(layers: impl Iterator<Item = &'a Layer>) -> Vec<String> {
+    let mut kinds: Vec<(&str, &str, Vec<String>)> = Vec::new();
+    for layer in layers {
+        let (key, value, more) = match layer {
             Layer::Program(name) => ("programs", name, ""),
             // At their own place, wherever the project is.
             Layer::ProjectFile(path) => ("paths", path, ", canonicalize = true"),
@@ -176,12 +208,26 @@ impl std::fmt::Display for Layer {
             Layer::File(path) => ("paths", path, ", follow_symlinks = true"),
             Layer::Tree(path) => ("trees", path, ""),
         };
-        write!(
-            f,
-            "{{ {key} = [{}]{more} }}",
-            toml::Value::String(value.clone())
-        )
+        let value = toml::Value::String(value.clone()).to_string();
+        match kinds
+            .iter_mut()
+            .find(|kind| (kind.0, kind.1) == (key, more))
+        {
+            Some((_, _, values)) => values.push(value),
+            None => kinds.push((key, more, vec![value])),
+        }
     }
+    let element = |(key, more, values): (&str, &str, Vec<String>)| {
+        format!("{{ {key} = [{}]{more} }}", values.join(", "))
+    };
+    kinds.into_iter().map(element).collect()
+}
+
+/// Whether a program is the machine's own.
+fn is_standard(path: &Path) -> bool {
+    ["/bin", "/usr/bin"]
+        .iter()
+        .any(|directory| path.parent() == Some(Path::new(directory)))
 }
 
 /// What a program of Rust needs that is really rustup, which hands over to a toolchain.
