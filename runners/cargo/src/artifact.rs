@@ -4,6 +4,8 @@ use crate::{
     cargo_test::{self, BuiltFiles, ProjectPlaces, SharedLayers},
     host::Identity,
     libtest::{self, HarnessArguments},
+    options::CargoOptions,
+    workspace::Workspace,
 };
 use cargo_metadata::{Package, Target};
 use maelstrom_content::{BuildContext, LayerId, Store};
@@ -38,7 +40,8 @@ pub(crate) struct Workshop {
     pub(crate) identity: Identity,
     /// The container `cargo-test`, as far as it is the same for all tests and without layers.
     pub(crate) base: ContainerSpec,
-    pub(crate) places: ProjectPlaces,
+    workspace: Arc<Workspace>,
+    options: Arc<CargoOptions>,
     shared_layers: OnceLock<Result<SharedLayers, String>>,
 }
 
@@ -48,14 +51,16 @@ impl Workshop {
         tools: Tools,
         identity: Identity,
         base: ContainerSpec,
-        places: ProjectPlaces,
+        workspace: Arc<Workspace>,
+        options: Arc<CargoOptions>,
     ) -> Workshop {
         Workshop {
             client,
             tools,
             identity,
             base,
-            places,
+            workspace,
+            options,
             shared_layers: OnceLock::new(),
         }
     }
@@ -65,10 +70,33 @@ impl Workshop {
         let layers = self.shared_layers.get_or_init(|| {
             let client = self.client.get().map_err(|error| error.to_string())?;
             let (store, context) = (client.store(), client.build_context());
-            SharedLayers::prepare(store, context, &self.identity, &self.places, &self.tools)
-                .map_err(|error| error.to_string())
+            SharedLayers::prepare(
+                store,
+                context,
+                &self.identity,
+                &self.project_places(),
+                &self.tools,
+            )
+            .map_err(|error| error.to_string())
         });
         layers.clone()
+    }
+
+    /// Where the project is. May ask Cargo about path dependencies.
+    fn project_places(&self) -> ProjectPlaces {
+        let mut roots = vec![self.workspace.root().to_owned()];
+        roots.extend(self.workspace.outside_directories(&self.tools));
+        let mut excluded = vec![self.workspace.target_dir().to_owned()];
+        excluded.extend(
+            self.options
+                .target_dir
+                .as_ref()
+                .and_then(|path| std::path::absolute(path).ok()),
+        );
+        if let Some(directory) = &self.workspace.metadata.build_directory {
+            excluded.push(directory.as_std_path().to_owned());
+        }
+        ProjectPlaces { roots, excluded }
     }
 
     /// Where layers are kept, and what they are made with when libraries are looked for in

@@ -2,11 +2,11 @@
 
 use crate::{
     artifact::{CargoArtifact, Invocation},
+    cargo_project::CargoProject,
     cargo_test,
     cli::Cli,
     libtest::HarnessArguments,
     options::CargoOptions,
-    round::CargoProject,
     sysroot::Toolchain,
     workspace::Workspace,
 };

@@ -2,9 +2,12 @@
 
 mod artifact;
 mod build;
+mod built;
 mod cargo_config;
+mod cargo_project;
 mod cargo_test;
 mod cli;
+mod collection;
 mod environment;
 mod framework;
 mod harness;
@@ -12,7 +15,6 @@ mod host;
 mod libtest;
 mod options;
 mod project;
-mod round;
 mod sysroot;
 mod workspace;
 

@@ -320,14 +320,14 @@ mod tests {
     const OUTSIDE: [(&str, &str); 4] = [
         (
             "out/Cargo.toml",
-            "[package]\nname = 'out'\nversion = '0.1.0'\n[dependencies]\nfar = { path = 'deep/far' }\n[workspace]\n",
+            "[package]\nname = 'out'\nversion = '0.1.0'\n[dependencies]\nfar = { path = '../far' }\n[workspace]\n",
         ),
         ("out/src/lib.rs", ""),
         (
-            "out/deep/far/Cargo.toml",
+            "far/Cargo.toml",
             "[package]\nname = 'far'\nversion = '0.1.0'\n[workspace]\n",
         ),
-        ("out/deep/far/src/lib.rs", ""),
+        ("far/src/lib.rs", ""),
     ];
 
     fn names(packages: &[&Package]) -> Vec<String> {
@@ -372,7 +372,7 @@ mod tests {
         let outside = workspace.outside_directories(&Tools::default());
         assert_eq!(
             outside.into_iter().collect::<Vec<_>>(),
-            [root.join("out"), root.join("out/deep/far")]
+            [root.join("far"), root.join("out")]
         );
     }
 

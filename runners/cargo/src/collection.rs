@@ -1,225 +1,32 @@
-//! One round of building the workspace's tests and listing them.
+//! Building the tests of a round and listing them.
 
 use crate::{
-    artifact::{CargoArtifact, Invocation, Workshop, key},
+    artifact::{CargoArtifact, Workshop},
     build::{self, BuildEvent},
+    built::{Built, TargetPlaces},
     cargo_config,
-    cargo_test::{self, BuiltFiles, ProjectPlaces},
+    cargo_project::{CargoProject, facts_of},
+    cargo_test::{self, BuiltFiles},
     environment::{BuildFacts, SharedEnvironment},
     harness,
-    host::Identity,
     libtest::ListCommand,
-    options::CargoOptions,
-    sysroot::Toolchain,
-    workspace::{self, Workspace, directory, kind_of},
+    workspace::{self, kind_of},
 };
 use anyhow::{Result, anyhow};
-use cargo_metadata::{Artifact, BuildScript, Package, PackageId, Target, TargetKind};
+use cargo_metadata::{Package, Target, TargetKind};
 use maelstrom_runner::{
-    filter::{CargoFacts, Selection, TargetKind as Kind},
-    listing::CaseMetadata,
-    metadata::MetadataOptions,
-    runner::{Collected, Exit, Project, Sink, Tools},
+    filter::{CargoFacts, TargetKind as Kind},
+    runner::{Collected, Exit, Sink},
 };
-use maelstrom_spec::ContainerSpec;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
 };
-
-/// One round's view of a workspace.
-pub(crate) struct CargoProject {
-    workspace: Workspace,
-    options: Arc<CargoOptions>,
-    invocation: Arc<Invocation>,
-    toolchain: Arc<Toolchain>,
-    /// The packages that were chosen by name.
-    chosen: BTreeSet<PackageId>,
-    tools: Tools,
-    color: bool,
-    identity: Identity,
-    base: ContainerSpec,
-}
-
-impl CargoProject {
-    pub(crate) fn new(
-        workspace: Workspace,
-        options: Arc<CargoOptions>,
-        invocation: Arc<Invocation>,
-        toolchain: Arc<Toolchain>,
-        chosen: BTreeSet<PackageId>,
-        tools: &Tools,
-        color: bool,
-    ) -> CargoProject {
-        let identity = Identity::of_process();
-        let inside: Vec<PathBuf> = workspace
-            .members()
-            .map(|package| directory(package).to_owned())
-            .chain([
-                workspace.root().to_owned(),
-                workspace.target_dir().to_owned(),
-            ])
-            .chain(
-                options
-                    .target_dir
-                    .as_ref()
-                    .and_then(|path| std::path::absolute(path).ok()),
-            )
-            .collect();
-        let base = cargo_test::base_container(&identity, inside.iter().map(PathBuf::as_path));
-        CargoProject {
-            workspace,
-            options,
-            invocation,
-            toolchain,
-            chosen,
-            tools: tools.clone(),
-            color,
-            identity,
-            base,
-        }
-    }
-
-    /// The chosen packages that may have selected tests.
-    fn selected(&self, selection: &Selection) -> Vec<&Package> {
-        self.workspace
-            .members()
-            .filter(|package| self.chosen.contains(&package.id))
-            .filter(|package| {
-                let facts = CargoFacts {
-                    package: Some(&package.name),
-                    ..CargoFacts::default()
-                };
-                selection.evaluate(&facts).is_possible()
-            })
-            .collect()
-    }
-
-    fn places(&self) -> ProjectPlaces {
-        let mut roots = vec![self.workspace.root().to_owned()];
-        roots.extend(self.workspace.outside_directories(&self.tools));
-        let mut excluded = vec![self.workspace.target_dir().to_owned()];
-        excluded.extend(
-            self.options
-                .target_dir
-                .as_ref()
-                .and_then(|path| std::path::absolute(path).ok()),
-        );
-        if let Some(directory) = &self.workspace.metadata.build_directory {
-            excluded.push(directory.as_std_path().to_owned());
-        }
-        ProjectPlaces { roots, excluded }
-    }
-}
-
-impl Project for CargoProject {
-    type Artifact = CargoArtifact;
-
-    fn metadata_options(&self) -> MetadataOptions {
-        let build_dir = self
-            .workspace
-            .target_dir()
-            .join(self.options.build_directory_name());
-        MetadataOptions {
-            template_variables: BTreeMap::from([(
-                "build-dir".to_owned(),
-                build_dir.to_string_lossy().into_owned(),
-            )]),
-            predefined_containers: BTreeMap::from([(
-                cargo_test::NAME.to_owned(),
-                self.base.clone(),
-            )]),
-        }
-    }
-
-    fn packages(&self, selection: &Selection) -> Vec<String> {
-        self.selected(selection)
-            .iter()
-            .map(|package| package.name.to_string())
-            .collect()
-    }
-
-    fn binaries(&self, selection: &Selection) -> Vec<String> {
-        let mut names = Vec::new();
-        for package in self.selected(selection) {
-            for target in package.targets.iter().filter(|target| target.test) {
-                let Some(kind) = kind_of(target) else {
-                    continue;
-                };
-                if !selection
-                    .evaluate(&facts_of(package, target, kind))
-                    .is_possible()
-                {
-                    continue;
-                }
-                names.push(if target.name == *package.name {
-                    format!("{} ({kind})", package.name)
-                } else {
-                    format!("{} {} ({kind})", package.name, target.name)
-                });
-            }
-        }
-        names
-    }
-
-    fn inventory(&self) -> Vec<(String, Option<Vec<String>>)> {
-        self.workspace
-            .members()
-            .map(|package| {
-                let keys = package
-                    .targets
-                    .iter()
-                    .filter_map(|target| Some(key(&target.name, kind_of(target)?)));
-                (package.name.to_string(), Some(keys.collect()))
-            })
-            .collect()
-    }
-
-    fn selects_recorded(
-        &self,
-        selection: &Selection,
-        package: &str,
-        artifact: &str,
-        case: &str,
-        _: Option<&CaseMetadata>,
-    ) -> bool {
-        let target = artifact.strip_suffix(')').and_then(|key| {
-            let (name, kind) = key.rsplit_once('(')?;
-            Some((kind.parse().ok()?, name))
-        });
-        self.workspace
-            .members()
-            .any(|member| *member.name == *package && self.chosen.contains(&member.id))
-            && selection
-                .evaluate(&CargoFacts {
-                    package: Some(package),
-                    target,
-                    case: Some(case),
-                })
-                .is_true()
-    }
-
-    fn collect(&self, sink: &Sink<CargoArtifact>) -> Result<Collected> {
-        let packages = self.selected(sink.selection());
-        if packages.is_empty() {
-            return Ok(Collected::Everything);
-        }
-        Round::new(self, sink).collect(&packages)
-    }
-}
-
-fn facts_of<'a>(package: &'a Package, target: &'a Target, kind: Kind) -> CargoFacts<'a> {
-    CargoFacts {
-        package: Some(&package.name),
-        target: Some((kind, &target.name)),
-        case: None,
-    }
-}
 
 /// A test binary that Cargo has built.
 struct TestBinary<'a> {
@@ -236,20 +43,8 @@ struct Waiting<'a> {
     artifact: CargoArtifact,
 }
 
-/// What Cargo reported so far.
-#[derive(Default)]
-struct Built {
-    /// By package and name.
-    binaries: BTreeMap<PackageId, Vec<(String, PathBuf)>>,
-    /// Everything that tests may look for.
-    files: BTreeSet<PathBuf>,
-    scripts: BTreeMap<PackageId, BuildScript>,
-    /// Directories in which build scripts leave shared libraries.
-    native: BTreeSet<PathBuf>,
-}
-
 /// The collecting of one round.
-struct Round<'a> {
+pub(crate) struct Collection<'a> {
     project: &'a CargoProject,
     sink: &'a Sink<CargoArtifact>,
     workshop: Arc<Workshop>,
@@ -259,20 +54,21 @@ struct Round<'a> {
     has_binaries: bool,
 }
 
-impl<'a> Round<'a> {
-    fn new(project: &'a CargoProject, sink: &'a Sink<CargoArtifact>) -> Round<'a> {
+impl<'a> Collection<'a> {
+    pub(crate) fn new(project: &'a CargoProject, sink: &'a Sink<CargoArtifact>) -> Collection<'a> {
         let workshop = Workshop::new(
             sink.lazy_client().clone(),
             project.tools.clone(),
             project.identity.clone(),
             project.base.clone(),
-            project.places(),
+            project.workspace.clone(),
+            project.options.clone(),
         );
         let has_binaries = project
             .workspace
             .members()
             .any(|package| package.targets.iter().any(workspace::is_looked_for));
-        Round {
+        Collection {
             project,
             sink,
             workshop: Arc::new(workshop),
@@ -282,7 +78,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn built(&self) -> std::sync::MutexGuard<'_, Built> {
+    fn built(&self) -> MutexGuard<'_, Built> {
         self.built.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -322,7 +118,8 @@ impl<'a> Round<'a> {
         made.as_ref().map_err(|message| anyhow!("{message}"))
     }
 
-    fn collect(&self, packages: &[&Package]) -> Result<Collected> {
+    /// Builds and lists the tests of `packages`.
+    pub(crate) fn collect(&self, packages: &[&Package]) -> Result<Collected> {
         let (sender, receiver) = crossbeam_channel::unbounded::<TestBinary<'_>>();
         let waiting: Mutex<Vec<Waiting<'_>>> = Mutex::default();
         let failure = Failure::default();
@@ -407,7 +204,11 @@ impl<'a> Round<'a> {
 
     /// Hands over the binaries that waited for the end of the build.
     fn finish(&self, waiting: Vec<Waiting<'a>>, failure: &Failure) {
-        let everything = Arc::new(self.everything_built(&waiting));
+        let places = waiting
+            .iter()
+            .map(|one| TargetPlaces::of(&one.binary.path))
+            .collect();
+        let everything = Arc::new(self.built().everything(&self.project.workspace, places));
         let waiting: Vec<Mutex<Option<Waiting<'_>>>> = waiting
             .into_iter()
             .map(|one| Mutex::new(Some(one)))
@@ -443,20 +244,12 @@ impl<'a> Round<'a> {
         let project = self.project;
         match event {
             BuildEvent::BuildScript(script) => {
-                let mut built = self.built();
-                let native = script.linked_paths.iter().map(|path| {
-                    let path = path.as_str();
-                    PathBuf::from(path.split_once('=').map_or(path, |(_, path)| path))
-                });
-                built.native.extend(native);
-                if project
+                let is_member = project
                     .workspace
                     .metadata
                     .workspace_members
-                    .contains(&script.package_id)
-                {
-                    built.scripts.insert(script.package_id.clone(), script);
-                }
+                    .contains(&script.package_id);
+                self.built().note_script(script, is_member);
                 None
             }
             BuildEvent::Artifact(artifact) => {
@@ -465,7 +258,7 @@ impl<'a> Round<'a> {
                     .members()
                     .find(|package| package.id == artifact.package_id)?;
                 if !artifact.profile.test {
-                    self.note_binaries(&artifact);
+                    self.built().note_artifact(&artifact);
                     return None;
                 }
                 let path = artifact.executable?.into_std_path_buf();
@@ -483,33 +276,6 @@ impl<'a> Round<'a> {
                     own_harness,
                 })
             }
-        }
-    }
-
-    fn note_binaries(&self, artifact: &Artifact) {
-        let mut built = self.built();
-        if let Some(executable) = &artifact.executable {
-            let path = executable.as_std_path().to_owned();
-            if artifact.target.kind.contains(&TargetKind::Bin) {
-                let name = artifact.target.name.clone();
-                built
-                    .binaries
-                    .entry(artifact.package_id.clone())
-                    .or_default()
-                    .push((name, path.clone()));
-            }
-            if workspace::is_looked_for(&artifact.target) {
-                built.files.insert(path);
-            }
-        }
-        if !artifact.target.kind.contains(&TargetKind::ProcMacro) {
-            let libraries = artifact
-                .filenames
-                .iter()
-                .filter(|path| path.extension() == Some("so"));
-            built
-                .files
-                .extend(libraries.map(|path| path.as_std_path().to_owned()));
         }
     }
 
@@ -589,11 +355,7 @@ impl<'a> Round<'a> {
         let places = TargetPlaces::of(&binary.path);
         let target_dir = self.project.workspace.target_dir();
         artifact.library_path = built
-            .native
-            .iter()
-            .filter(|directory| {
-                directory.starts_with(target_dir) || directory.starts_with(&places.root)
-            })
+            .native_directories([target_dir, &places.root])
             .cloned()
             .chain([places.profile.clone(), places.profile.join("deps")])
             .chain(self.project.toolchain.libraries.iter().cloned())
@@ -618,40 +380,6 @@ impl<'a> Round<'a> {
             directories: BTreeSet::from([temporary_directory]),
         });
         Ok(())
-    }
-
-    /// What all tests see of a build that is over.
-    fn everything_built(&self, waiting: &[Waiting<'_>]) -> BuiltFiles {
-        let built = self.built();
-        let mut files = BuiltFiles {
-            binaries: built.files.clone(),
-            out_dirs: built
-                .scripts
-                .values()
-                .map(|script| script.out_dir.as_std_path().to_owned())
-                .collect(),
-            directories: BTreeSet::new(),
-        };
-        for places in waiting
-            .iter()
-            .map(|one| TargetPlaces::of(&one.binary.path))
-            .collect::<BTreeSet<_>>()
-        {
-            files.directories.insert(places.root.join("tmp"));
-            // Programs that an earlier build left are there for `cargo test`, too.
-            for package in self.project.workspace.members() {
-                let programs = package
-                    .targets
-                    .iter()
-                    .filter(|target| target.kind.contains(&TargetKind::Bin));
-                files.binaries.extend(
-                    programs
-                        .map(|target| places.profile.join(&target.name))
-                        .filter(|path| path.is_file()),
-                );
-            }
-        }
-        files
     }
 }
 
@@ -678,26 +406,4 @@ impl Failure {
 
 fn parallelism() -> usize {
     thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 16))
-}
-
-/// The directories of a build around a test binary.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct TargetPlaces {
-    /// Such as `target`, or `target/PLATFORM` with `--target`.
-    root: PathBuf,
-    /// Such as `target/debug`.
-    profile: PathBuf,
-}
-
-impl TargetPlaces {
-    /// Test binaries are in `deps` or `examples` of their profile's directory.
-    fn of(binary: &Path) -> TargetPlaces {
-        let profile = binary
-            .parent()
-            .and_then(Path::parent)
-            .unwrap_or(Path::new("/"))
-            .to_owned();
-        let root = profile.parent().unwrap_or(Path::new("/")).to_owned();
-        TargetPlaces { root, profile }
-    }
 }
