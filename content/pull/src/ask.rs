@@ -50,12 +50,16 @@ impl<N: Copy + Ord> Puller<N> {
                 } else {
                     config.alive_interval
                 };
-                (link.told_at + interval).min(link.heard + config.silence)
+                let silent = link.heard + config.silence;
+                let rested = link.rests_until.into_iter();
+                rested
+                    .chain([link.told_at + interval])
+                    .fold(silent, Instant::min)
             }
         });
         let requests = swarm.requests.values().map(|request| match &request.stage {
             Asked::Waiting { again, .. } => *again,
-            Asked::Fetching { since, .. } => *since + self.slow_after(swarm),
+            Asked::Fetching { slow_at, .. } => *slow_at,
         });
         let look = (pulling && !swarm.links.is_empty()).then_some(swarm.look_at);
         links.chain(requests).chain(look).min()
@@ -136,6 +140,7 @@ impl<N: Copy + Ord> Puller<N> {
             return;
         };
         let active: Vec<N> = swarm.active.iter().copied().collect();
+        let mut rested = Vec::new();
         for node in active {
             let Some(link) = self
                 .swarms
@@ -145,6 +150,9 @@ impl<N: Copy + Ord> Puller<N> {
                 continue;
             };
             match link.stage {
+                Stage::Linked if link.rests_until.is_some_and(|until| until <= now) => {
+                    rested.push(node);
+                }
                 Stage::Joining { again, tries } if again <= now => {
                     if tries < JOIN_TRIES {
                         self.join(now, bundle, node, tries + 1);
@@ -157,6 +165,15 @@ impl<N: Copy + Ord> Puller<N> {
                     self.uploads.drop_node(node, Some(bundle));
                 }
                 _ => {}
+            }
+        }
+        for node in rested {
+            if let Some(link) = self
+                .swarms
+                .get_mut(&bundle)
+                .and_then(|swarm| swarm.links.get_mut(&node))
+            {
+                link.rests_until = None;
             }
         }
     }
@@ -188,16 +205,14 @@ impl<N: Copy + Ord> Puller<N> {
                     withdrawn.push(number);
                 }
                 Asked::Waiting { again: at, .. } if *at <= now => again.push(number),
-                Asked::Fetching { piece, since } if *since + slow_after <= now => {
+                Asked::Fetching { piece, slow_at, .. } if *slow_at <= now => {
                     let has =
                         |link: &Link| link.is_linked() && link.theirs.contains(*piece as usize);
                     let elsewhere = swarm
                         .active
                         .iter()
                         .any(|node| *node != request.to && swarm.links.get(node).is_some_and(has));
-                    if elsewhere {
-                        slow.push(number);
-                    }
+                    slow.push((number, elsewhere));
                 }
                 _ => {}
             }
@@ -233,7 +248,22 @@ impl<N: Copy + Ord> Puller<N> {
             };
             self.send(request.to, bundle, Body::Done { number });
         }
-        for number in slow {
+        for (number, elsewhere) in slow {
+            if !elsewhere {
+                // Better slowly than not at all.
+                let requests = self
+                    .swarms
+                    .get_mut(&bundle)
+                    .map(|swarm| &mut swarm.requests);
+                if let Some(Request {
+                    stage: Asked::Fetching { slow_at, .. },
+                    ..
+                }) = requests.and_then(|requests| requests.get_mut(&number))
+                {
+                    *slow_at = now + slow_after;
+                }
+                continue;
+            }
             let Some(request) = self
                 .swarms
                 .get_mut(&bundle)
@@ -270,14 +300,17 @@ impl<N: Copy + Ord> Puller<N> {
         if swarm.is_complete() || swarm.requests.len() >= self.config.in_flight {
             return None;
         }
+        // Where few can help, each is asked for more.
+        let helpful = swarm.linked().max(1);
+        let most_each = (self.config.in_flight / helpful).max(self.config.in_flight_each);
         let mut providers: Vec<(Nearness, usize, u32, N)> = swarm
             .active
             .iter()
             .filter_map(|&node| Some((node, swarm.links.get(&node)?)))
             .filter(|(_, link)| {
                 link.is_linked()
-                    && link.in_flight < self.config.in_flight_each
-                    && link.ask_from <= now
+                    && link.in_flight < most_each
+                    && link.rests_until.is_none_or(|until| until <= now)
                     && link.theirs.exceeds(&swarm.mine)
             })
             .map(|(node, link)| (link.nearness, link.in_flight, self.rng.random(), node))
@@ -333,7 +366,7 @@ impl<N: Copy + Ord> Puller<N> {
         let late = swarm.usual? * 2;
         swarm.requests.values().find_map(|request| {
             let piece = match &request.stage {
-                Asked::Fetching { piece, since } if *since + late <= now => *piece,
+                Asked::Fetching { piece, since, .. } if *since + late <= now => *piece,
                 Asked::Waiting { pieces, since, .. } if *since + late <= now => *pieces.first()?,
                 _ => return None,
             };
@@ -383,8 +416,11 @@ impl<N: Copy + Ord> Puller<N> {
             self.send(from, bundle, Body::Done { number });
             return;
         }
-        swarm.choose(number, piece, now);
         let ranges = swarm.layout.ranges(piece as usize);
+        let slow_at = now + self.slow_after_of(bundle);
+        if let Some(swarm) = self.swarms.get_mut(&bundle) {
+            swarm.choose(number, piece, now, slow_at);
+        }
         let piece = piece as usize;
         self.actions.push_back(Action::Fetch {
             ticket: number,
@@ -408,7 +444,7 @@ impl<N: Copy + Ord> Puller<N> {
         }
         swarm.close(number);
         if let Some(link) = swarm.links.get_mut(&from) {
-            link.ask_from = now + self.config.have_interval * 2;
+            link.rests_until = Some(now + self.config.have_interval * 2);
         }
     }
 

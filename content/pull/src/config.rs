@@ -11,7 +11,7 @@ pub struct Config {
     pub links_most: usize,
     /// How many pieces are asked for or being fetched at a time, for each bundle.
     pub in_flight: usize,
-    /// How many of them from one provider.
+    /// How many of them from one provider where there are many.
     pub in_flight_each: usize,
     /// How many pieces are fetched twice at a time, once none is left to ask for.
     pub doubled: usize,
@@ -49,7 +49,7 @@ impl Default for Config {
             in_flight_each: 3,
             doubled: 4,
             uploads: 4,
-            waiting_each: 4,
+            waiting_each: 16,
             have_interval: Duration::from_millis(50),
             alive_interval: Duration::from_secs(2),
             silence: Duration::from_secs(10),

@@ -16,8 +16,8 @@ pub(crate) struct Link {
     pub(crate) heard: Instant,
     /// How many pieces are asked for or fetched there.
     pub(crate) in_flight: usize,
-    /// It is not asked for a piece before this.
-    pub(crate) ask_from: Instant,
+    /// It has refused, and is not asked for a piece until then.
+    pub(crate) rests_until: Option<Instant>,
     /// Slow and broken fetches in a row.
     pub(crate) strikes: u32,
 }
@@ -51,7 +51,7 @@ impl Link {
             told_at: now,
             heard: now,
             in_flight: 0,
-            ask_from: now,
+            rests_until: None,
             strikes: 0,
         }
     }

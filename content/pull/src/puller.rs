@@ -15,6 +15,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// A node that has left is joined again after this, where it would help.
+const REJOIN_AFTER: Duration = Duration::from_secs(1);
+
 /// What the driver has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action<N> {
@@ -183,7 +186,7 @@ impl<N: Copy + Ord> Puller<N> {
         let Some(request) = swarm.close(ticket) else {
             return;
         };
-        let Asked::Fetching { piece, since } = request.stage else {
+        let Asked::Fetching { piece, since, .. } = request.stage else {
             return;
         };
         let took = now.saturating_duration_since(since);
@@ -274,6 +277,7 @@ impl<N: Copy + Ord> Puller<N> {
                     swarm.learn(now, from, have);
                 } else {
                     self.ignored.not_linked += 1;
+                    self.send(from, bundle, Body::Leave);
                 }
             }
             Body::Ask { number, pieces } => self.handle_ask(now, bundle, from, number, pieces),
@@ -288,7 +292,7 @@ impl<N: Copy + Ord> Puller<N> {
                 self.uploads.drop_node(from, Some(bundle));
                 if let Some(swarm) = self.swarms.get_mut(&bundle) {
                     // It may come back, but is not pressed.
-                    let at = now + self.config.rest;
+                    let at = now + REJOIN_AFTER;
                     swarm.set_stage(from, Stage::Known { at });
                 }
                 self.serve_next(now);
@@ -365,28 +369,29 @@ impl<N: Copy + Ord> Puller<N> {
             return;
         };
         match (link.stage, linked) {
-            (Stage::Known { .. }, true) => {
-                // Late: this node has given up on it. It does no harm to be linked.
+            (Stage::Known { .. }, true) if swarm.linked() >= self.config.links_most => {
                 self.ignored.unasked += 1;
+                self.send(from, bundle, Body::Leave);
                 return;
             }
             (Stage::Joining { .. }, false) => swarm.set_stage(from, Stage::Known { at: rest }),
-            (Stage::Joining { .. }, true) => {
+            (Stage::Joining { .. } | Stage::Known { .. }, true) => {
                 swarm.set_stage(from, Stage::Linked);
                 if let Some(link) = swarm.links.get_mut(&from) {
                     link.told = 0;
                 }
             }
-            (Stage::Linked | Stage::Known { .. }, _) => {}
+            (Stage::Linked, _) | (Stage::Known { .. }, false) => {}
         }
         if linked {
             swarm.learn(now, from, have);
         }
         if !swarm.is_complete() {
             for peer in peers.into_iter().filter(|&peer| peer != self.me) {
-                swarm.know(now, peer, Nearness::Neighbour);
+                if swarm.know(now, peer, Nearness::Neighbour) {
+                    swarm.look_at = now;
+                }
             }
-            swarm.look_at = now;
         }
     }
 
@@ -403,7 +408,7 @@ impl<N: Copy + Ord> Puller<N> {
         };
         if !swarm.links.get(&from).is_some_and(Link::is_linked) {
             self.ignored.not_linked += 1;
-            self.send(from, bundle, Body::Refuse { number });
+            self.send(from, bundle, Body::Leave);
             return;
         }
         if let Some(active) = self.uploads.active(from, number) {
@@ -534,6 +539,10 @@ impl<N: Copy + Ord> Puller<N> {
             let at = now + self.config.rest;
             if let Some(swarm) = self.swarms.get_mut(&bundle) {
                 swarm.set_stage(node, Stage::Known { at });
+                if let Some(link) = swarm.links.get_mut(&node) {
+                    // Also where it comes back by itself.
+                    link.rests_until = Some(at);
+                }
             }
         }
     }
@@ -567,7 +576,9 @@ impl<N: Copy + Ord> Puller<N> {
         if node != self.me
             && let Some(swarm) = self.swarms.get_mut(&bundle)
         {
-            swarm.know(now, node, nearness);
+            if swarm.know(now, node, nearness) {
+                swarm.look_at = now;
+            }
             swarm.told_stuck = false;
         }
     }
@@ -624,5 +635,11 @@ impl<N: Copy + Ord> Puller<N> {
     pub(crate) fn slow_after(&self, swarm: &Swarm<N>) -> Duration {
         let usual = swarm.usual.unwrap_or_default() * self.config.slow_factor;
         usual.max(self.config.slow_least)
+    }
+
+    pub(crate) fn slow_after_of(&self, bundle: BundleId) -> Duration {
+        self.swarms
+            .get(&bundle)
+            .map_or(self.config.slow_least, |swarm| self.slow_after(swarm))
     }
 }

@@ -40,6 +40,8 @@ pub(crate) enum Asked {
         piece: u32,
         /// Since when.
         since: Instant,
+        /// When it counts as slow, again and again.
+        slow_at: Instant,
     },
 }
 
@@ -108,15 +110,32 @@ impl<N: Copy + Ord> Swarm<N> {
         self.have == self.layout.pieces()
     }
 
-    /// Takes a node in by name, if there is room.
-    pub(crate) fn know(&mut self, now: Instant, node: N, nearness: Nearness) {
+    /// Takes a node in by name, if there is room; whether it is new.
+    pub(crate) fn know(&mut self, now: Instant, node: N, nearness: Nearness) -> bool {
         if self.banned.contains(&node) {
-            return;
+            return false;
         }
-        if let Some(link) = self.links.get_mut(&node) {
-            link.nearness = link.nearness.min(nearness);
-        } else if self.links.len() < MAX_KNOWN {
-            self.links.insert(node, Link::new(now, nearness));
+        match self
+            .links
+            .get(&node)
+            .map(|link| (link.nearness, link.stage))
+        {
+            Some((known, stage)) => {
+                // That a node has some of it is no news of one that stands for more.
+                if known != nearness && nearness != Nearness::Neighbour {
+                    self.set_stage(node, Stage::Known { at: now });
+                    if let Some(link) = self.links.get_mut(&node) {
+                        link.nearness = nearness;
+                    }
+                    self.set_stage(node, stage);
+                }
+                false
+            }
+            None if self.links.len() < MAX_KNOWN => {
+                self.links.insert(node, Link::new(now, nearness));
+                true
+            }
+            None => false,
         }
     }
 
@@ -198,12 +217,16 @@ impl<N: Copy + Ord> Swarm<N> {
     }
 
     /// A provider has chosen: the other pieces are free for others.
-    pub(crate) fn choose(&mut self, number: u64, piece: u32, now: Instant) {
+    pub(crate) fn choose(&mut self, number: u64, piece: u32, now: Instant, slow_at: Instant) {
         let Some(mut request) = self.requests.remove(&number) else {
             return;
         };
         self.name(&request, false);
-        request.stage = Asked::Fetching { piece, since: now };
+        request.stage = Asked::Fetching {
+            piece,
+            since: now,
+            slow_at,
+        };
         self.name(&request, true);
         self.requests.insert(number, request);
     }
@@ -245,13 +268,6 @@ impl<N: Copy + Ord> Swarm<N> {
     pub(crate) fn drop_link(&mut self, now: Instant, node: N) {
         self.set_stage(node, Stage::Known { at: now });
         self.links.remove(&node);
-    }
-
-    /// Whether a request fetches this piece now.
-    pub(crate) fn is_fetching(&self, piece: u32) -> bool {
-        self.requests.values().any(
-            |request| matches!(request.stage, Asked::Fetching { piece: other, .. } if other == piece),
-        )
     }
 
     /// Whether any linked node but this one has a piece that is missing here.

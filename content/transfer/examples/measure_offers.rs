@@ -1,5 +1,5 @@
 //! Measures what it costs to offer layers:
-//! `cargo run --release -p maelstrom-transfer --example measure [DIRECTORY]`.
+//! `cargo run --release -p maelstrom-transfer --example measure_offers [DIRECTORY]`.
 
 use maelstrom_content::{Store, StoreOptions};
 use maelstrom_transfer::TransferStore;

@@ -1,4 +1,4 @@
-//! Measures what a store costs: `cargo run --release -p maelstrom-content --example measure`.
+//! Measures what a store costs: `cargo run --release -p maelstrom-content --example measure_store`.
 //!
 //! Everything happens in a temporary directory below the one that is given as argument (the
 //! system's, without); a number after it is how often the unchanged case runs. All is read
