@@ -70,7 +70,8 @@ impl Membership {
         };
         let announced = self.foca.announce(peer, self.wishes.at(now));
         debug_assert!(announced.is_ok(), "an announcement always fits");
-        if self.roster.is_none() {
+        // A seed that doesn't answer is no reason to ask for the roster that is there.
+        if self.roster.is_none() && self.view.up() == 1 {
             self.roster = Some(RosterPull {
                 server: seed,
                 next: 0,
@@ -102,28 +103,40 @@ impl Membership {
             None if self.seeds.is_empty() => pull.server,
             None => self.seeds[self.rng.random_range(0..self.seeds.len())],
         };
-        self.roster = None;
+        self.roster = Some(RosterPull {
+            server,
+            next: pull.next,
+        });
         self.start_joining(now, server);
-        if let Some(restarted) = &mut self.roster {
-            restarted.next = pull.next;
+        self.request_roster(now);
+    }
+
+    /// Announces this node to a seed that isn't up as far as it knows. Without it, nodes that
+    /// found each other while nobody else could be reached would stay among themselves. Where
+    /// nobody at all is up, those that were are tried as well.
+    pub(crate) fn try_seeds(&mut self, now: Instant) {
+        if self.view.up() == 1 {
+            let down = self.view.down_since(u32::MAX);
+            let tried = 2.min(down.len());
+            for position in index::sample(&mut self.rng, down.len(), tried) {
+                let announced = self.foca.announce(down[position], self.wishes.at(now));
+                debug_assert!(announced.is_ok(), "an announcement always fits");
+            }
+        }
+        let missing: Vec<NodeId> = self.missing_seeds().collect();
+        if !missing.is_empty() {
+            let seed = missing[self.rng.random_range(0..missing.len())];
+            self.remember_contact(seed);
+            self.start_joining(now, seed);
         }
     }
 
-    /// Nobody is up: announce this node to those that were, and to the seeds.
-    pub(crate) fn try_seeds(&mut self, now: Instant) {
-        if self.view.up() > 1 {
-            return;
-        }
-        let down = self.view.down_since(u32::MAX);
-        let tried = 2.min(down.len());
-        for position in index::sample(&mut self.rng, down.len(), tried) {
-            let announced = self.foca.announce(down[position], self.wishes.at(now));
-            debug_assert!(announced.is_ok(), "an announcement always fits");
-        }
-        if self.roster.is_none() && !self.seeds.is_empty() {
-            let seed = self.seeds[self.rng.random_range(0..self.seeds.len())];
-            self.start_joining(now, seed);
-        }
+    /// The seeds that aren't up as far as this node knows.
+    pub(crate) fn missing_seeds(&self) -> impl Iterator<Item = NodeId> {
+        self.seeds
+            .iter()
+            .copied()
+            .filter(|seed| self.view.get(seed).is_none())
     }
 
     pub(crate) fn handle_roster_request(

@@ -110,7 +110,7 @@ pub(crate) struct Timers {
     repair: Option<Instant>,
     /// Ask for the next piece of the roster once more.
     pub(crate) roster: Option<Instant>,
-    /// Nobody is there: try the seeds.
+    /// Seeds are missing, or everybody: try them.
     alone: Option<Instant>,
     /// Forget who has long been down.
     forget: Option<Instant>,
@@ -366,7 +366,7 @@ impl Membership {
     // Commands.
 
     /// Joins the mesh that `seed` is a member of, and goes on trying until somebody answers.
-    /// Up to 16 seeds are kept, for the case that this node is alone again.
+    /// Up to 16 seeds are kept: this node looks for them whenever they aren't among the members.
     pub fn join(&mut self, now: Instant, seed: NodeId) {
         if seed == self.node || self.left {
             return;
@@ -604,7 +604,7 @@ impl Membership {
         }
     }
 
-    fn remember_contact(&mut self, node: NodeId) {
+    pub(crate) fn remember_contact(&mut self, node: NodeId) {
         let tag = node.tag();
         if self.view.profile(tag).is_some() || self.contacts.insert(tag, node).is_some() {
             return;
@@ -862,8 +862,10 @@ impl Membership {
         if up - 1 > self.view.len() {
             arm(&mut self.timers.repair, now + REPAIR_PERIOD);
         }
-        if up == 1 && (self.view.known() > 1 || !self.seeds.is_empty()) {
-            arm(&mut self.timers.alone, now + self.config.retry_down_period);
+        if self.timers.alone.is_none()
+            && ((up == 1 && self.view.known() > 1) || self.missing_seeds().next().is_some())
+        {
+            self.timers.alone = Some(now + self.config.retry_down_period);
         }
     }
 

@@ -8,6 +8,9 @@ use crate::kernel::Time;
 /// How often.
 pub(super) const PERIOD: Duration = Duration::from_millis(100);
 
+/// Over which time shares are averaged.
+const AVERAGED_OVER: Duration = Duration::from_secs(3);
+
 /// The mesh at one moment.
 #[derive(Clone, Debug)]
 pub struct Sample {
@@ -28,6 +31,8 @@ pub struct Sample {
 /// What has been seen for how long.
 #[derive(Debug, Default)]
 pub(super) struct Sampling {
+    /// Slots that each origin's jobs held lately.
+    held: BTreeMap<u32, f64>,
     /// Since when an origin has been below its share while another was above.
     below: BTreeMap<u32, Time>,
     /// Since when there has been more than one coordinator.
@@ -96,37 +101,45 @@ impl Cluster {
                 .all(|node| node.alive && node.paused_until <= now)
     }
 
+    /// Shares are averaged over seconds: at one moment a slot may just be between two jobs.
     fn check_shares(&mut self, queued: &BTreeMap<u32, usize>, slots: u64) {
         if queued.len() < 2 || !self.is_calm() {
             self.sampling.below.clear();
+            self.sampling.held.clear();
             return;
         }
-        let held = self.held();
         let fair = slots as f64 / queued.len() as f64;
-        // Someone above by more than a rounding, and by more than a batch in flight.
-        let above = queued
-            .keys()
-            .any(|origin| held.get(origin).copied().unwrap_or(0) as f64 > fair * 1.25 + 1.0);
-        let now = self.now();
+        let held = self.held();
+        let average = &mut self.sampling.held;
+        average.retain(|origin, _| queued.contains_key(origin));
         for origin in queued.keys() {
-            let has = held.get(origin).copied().unwrap_or(0) as f64;
-            if !above || has >= fair * 0.75 - 1.0 {
-                self.sampling.below.remove(origin);
-                continue;
-            }
-            let since = *self.sampling.below.entry(*origin).or_insert(now);
+            let holds = held.get(origin).copied().unwrap_or(0) as f64;
+            // Whoever comes is taken to have had its share so far.
+            let before = average.entry(*origin).or_insert(fair);
+            *before += (holds - *before) * PERIOD.as_secs_f64() / AVERAGED_OVER.as_secs_f64();
+        }
+        let above = average.values().any(|holds| *holds > fair * 1.25 + 0.5);
+        let below: Vec<(u32, f64)> = average
+            .iter()
+            .map(|(origin, holds)| (*origin, *holds))
+            .filter(|(_, holds)| above && *holds < fair * 0.75 - 0.5)
+            .collect();
+        let now = self.now();
+        self.sampling
+            .below
+            .retain(|origin, _| below.iter().any(|(low, _)| low == origin));
+        for (origin, holds) in below {
+            let since = *self.sampling.below.entry(origin).or_insert(now);
             if now.since(since) > self.setup.bounds.unfair {
                 let seen = format!(
-                    "node {origin}'s jobs hold {has} slots where {fair:.1} are its share, since \
-                     {since}, while another's hold more than theirs: {held:?}"
+                    "node {origin}'s jobs hold {holds:.1} slots where {fair:.1} are its share, \
+                     below it since {since}, while another's hold more than theirs: {:.1?}",
+                    self.sampling.held
                 );
                 self.fail(Invariant::FairShares, seen);
                 return;
             }
         }
-        self.sampling
-            .below
-            .retain(|origin, _| queued.contains_key(origin));
     }
 
     /// Whether all nodes that run know each other, and the same of each other.
