@@ -456,14 +456,24 @@ impl Membership {
         }
     }
 
-    /// Asks a random member for profiles that are missing.
+    /// Asks for profiles that are missing: the node itself where its full id is known, as
+    /// perhaps nobody else has it; a random member for the others.
     pub(crate) fn request_missing(&mut self) {
-        let missing = self.view.without_profile(MAX_REQUESTED);
-        let Some(member) = self.view.choose(&mut self.rng) else {
-            return;
-        };
-        let node = member.node();
-        self.request_items(node, &missing);
+        const ASKED_DIRECTLY: usize = 16;
+        let mut missing = self.view.without_profile(MAX_REQUESTED);
+        let known: Vec<NodeId> = missing
+            .iter()
+            .filter_map(|tag| self.resolve(*tag))
+            .take(ASKED_DIRECTLY)
+            .collect();
+        for node in known {
+            missing.retain(|tag| *tag != node.tag());
+            self.request_items(node, &[node.tag()]);
+        }
+        if let Some(member) = self.view.choose(&mut self.rng) {
+            let node = member.node();
+            self.request_items(node, &missing);
+        }
     }
 
     fn request_items(&mut self, from: NodeId, tags: &[Tag]) {
@@ -501,11 +511,21 @@ impl Membership {
         Ok(())
     }
 
-    pub(crate) fn handle_items(&mut self, mut reader: Reader<'_>) -> Result<(), MessageError> {
+    pub(crate) fn handle_items(
+        &mut self,
+        from: NodeId,
+        mut reader: Reader<'_>,
+    ) -> Result<(), MessageError> {
         while !reader.is_empty() {
-            let item = reader.sized()?;
-            if !item.is_empty() {
-                self.learn(Reader(item).item()?);
+            let bytes = reader.sized()?;
+            if bytes.is_empty() {
+                continue;
+            }
+            let item = Reader(bytes).item()?;
+            let first_hand = item.is_about(from.tag());
+            // What comes from the node itself is perhaps known to nobody else.
+            if self.learn(item) && first_hand {
+                self.pass_on(bytes);
             }
         }
         Ok(())

@@ -482,7 +482,7 @@ impl Membership {
             wire::SYNC => self.handle_sync(from, reader),
             wire::SUMMARY => self.handle_summary(now, from, reader),
             wire::ITEM_REQUEST => self.handle_item_request(from, reader),
-            wire::ITEMS => self.handle_items(reader),
+            wire::ITEMS => self.handle_items(from, reader),
             _ => Err(Malformed.into()),
         };
         self.settle(now);
@@ -617,7 +617,7 @@ impl Membership {
         }
     }
 
-    fn resolve(&self, tag: Tag) -> Option<NodeId> {
+    pub(crate) fn resolve(&self, tag: Tag) -> Option<NodeId> {
         match self.view.profile(tag) {
             Some(known) => Some(known.profile.node),
             None => self.contacts.get(&tag).copied(),

@@ -170,6 +170,14 @@ pub(crate) fn put_claim(buffer: &mut Vec<u8>, claim: Claim) {
 }
 
 impl Item<'_> {
+    /// Whether this is part of the node's own advert.
+    pub(crate) fn is_about(&self, node: Tag) -> bool {
+        match self {
+            Item::Profile { tag, .. } | Item::Load { tag, .. } => *tag == node,
+            Item::Claim(_) => false,
+        }
+    }
+
     pub(crate) fn put(&self, buffer: &mut Vec<u8>) {
         match self {
             Item::Profile {

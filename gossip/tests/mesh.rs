@@ -219,6 +219,23 @@ fn what_broadcasts_miss_is_found_by_comparing() {
 }
 
 #[test]
+fn a_mesh_that_starts_in_a_storm_becomes_one() {
+    for seed in 0..10 {
+        let mut mesh = Mesh::new(seed);
+        mesh.loss = 0.75;
+        for number in 0..30 {
+            mesh.start(number, 1);
+            if number > 0 {
+                mesh.join(number, number / 2);
+            }
+        }
+        mesh.run_for(10 * SECOND);
+        mesh.loss = 0.0;
+        assert!(mesh.run_until(90 * SECOND, Mesh::agree), "seed {seed}");
+    }
+}
+
+#[test]
 fn nobody_is_taken_for_dead_at_some_loss() {
     let mut mesh = Mesh::of(50, 11);
     mesh.events.iter_mut().for_each(Vec::clear);
