@@ -19,7 +19,7 @@ use maelstrom_spec::{
 };
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
@@ -300,7 +300,6 @@ impl TestArtifact for CargoArtifact {
         container
             .layers
             .extend(self.binary_layers(&path, configuration.include_shared_libraries)?);
-        without_repetitions(&mut container.layers);
         Ok(Surroundings {
             container,
             program: path.to_string_lossy().into_owned(),
@@ -336,15 +335,6 @@ fn mentions(configuration: &TestConfiguration, metadata: &Metadata<Pattern>) -> 
                 .any(|name| name == cargo_test::NAME)
         })
     })
-}
-
-/// Leaves of equal layers only the topmost, which hides the others anyhow: overlayfs takes none
-/// twice.
-pub(crate) fn without_repetitions(layers: &mut Vec<LayerSpec>) {
-    let mut seen = HashSet::new();
-    layers.reverse();
-    layers.retain(|layer| seen.insert(layer.clone()));
-    layers.reverse();
 }
 
 /// A collapsed container as one to be collapsed again.

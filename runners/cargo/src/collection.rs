@@ -334,6 +334,7 @@ impl<'a> Collection<'a> {
     ) -> Result<()> {
         let cases = harness::list_in_container(
             self.sink.client()?,
+            self.sink,
             artifact,
             self.benchmarks_count(binary),
         )

@@ -1,16 +1,12 @@
 //! Finding out inside a container which tests a program without Rust's harness has: a program that
 //! does not know `--list` would do who knows what, which is nothing to happen on the client.
 
-use crate::{
-    artifact::{CargoArtifact, without_repetitions},
-    libtest,
-};
+use crate::{artifact::CargoArtifact, libtest};
 use maelstrom_node::JobEvent;
 use maelstrom_runner::{
     client::{Client, JobRequest},
-    runner::Case,
+    runner::{Case, Sink},
 };
-use maelstrom_runtime::Privileges;
 use maelstrom_spec::{JobOutcome, JobOutput, JobStatus};
 use std::{sync::mpsc, time::Duration};
 
@@ -23,6 +19,7 @@ const LISTING_LIMIT: Duration = Duration::from_secs(5);
 /// When no container could be made.
 pub(crate) fn list_in_container(
     client: &Client,
+    sink: &Sink<CargoArtifact>,
     artifact: &CargoArtifact,
     benchmarks: bool,
 ) -> Result<Option<Vec<Case>>, String> {
@@ -30,9 +27,8 @@ pub(crate) fn list_in_container(
     container
         .layers
         .extend(artifact.binary_layers(&artifact.binary, true)?);
-    without_repetitions(&mut container.layers);
-    let container = client
-        .prepare(&container, Some(Privileges::Files))
+    let container = sink
+        .prepare(client, container, true)
         .map_err(|error| error.to_string())?;
     let list = |more: &[&str]| {
         let arguments = ["--list", "--format", "terse"]

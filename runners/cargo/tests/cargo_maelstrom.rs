@@ -372,3 +372,28 @@ fn watching_runs_again_after_an_edit() {
     support::kill("TERM", child.id());
     assert_eq!(child.wait().unwrap().signal(), Some(15));
 }
+
+#[test]
+fn watching_gives_tests_the_files_of_the_moment() {
+    let source = r#"#[test] fn reads() { assert_eq!(std::fs::read_to_string("/data.txt").unwrap(), "old") }"#;
+    let project = Project::library("refreshed", source);
+    project.write("data.txt", "old");
+    project.write(
+        "cargo-maelstrom.toml",
+        "[[directives]]\nlayers = [{ glob = \"*.txt\" }]\n",
+    );
+    let mut child = project.command(&["--watch"]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || {
+        let line = lines.find(|line| {
+            line.as_ref()
+                .is_ok_and(|line| line.starts_with("refreshed reads."))
+        });
+        line.unwrap().unwrap()
+    };
+    assert!(next().contains("OK"));
+    project.write("data.txt", "new");
+    assert!(next().contains("FAIL"));
+    support::kill("TERM", child.id());
+    child.wait().unwrap();
+}

@@ -3,6 +3,7 @@
 
 mod exit;
 mod framework;
+mod layers;
 mod lazy_client;
 mod missing;
 mod outputs;

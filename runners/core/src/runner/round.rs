@@ -2,6 +2,7 @@
 
 use super::{
     Case, Collected, Exit, Framework, LazyClient, Project, Sink, TestArtifact, Tools, bring_back,
+    layers::RoundLayers,
     missing::Advice,
     run::Settings,
     sink::{Collecting, Plan, Ready},
@@ -221,6 +222,7 @@ impl<F: Framework> Collector<F> {
             configured,
             metadata: Arc::new(metadata),
             client: self.client.clone(),
+            layers: RoundLayers::default(),
             ignored_tests: framework.ignored_tests(),
             timeout: settings.timeout,
             only_list: settings.mode.is_list(),
@@ -230,13 +232,18 @@ impl<F: Framework> Collector<F> {
                 let _ = sender.send(Event::Collecting(collecting));
             }),
         };
-        thread::scope(|scope| {
+        let collected = thread::scope(|scope| {
             if !sink.only_list {
-                // Takes a while, and is needed before any test.
-                scope.spawn(|| sink.client().map(drop));
+                // Takes a while, and is needed before any test. Without it there is nothing to
+                // build for.
+                scope.spawn(|| sink.client().map_err(|_| self.tools.kill_all()).map(drop));
             }
             project.collect(&sink)
-        })
+        });
+        if sink.lazy_client().failed() {
+            sink.client()?;
+        }
+        collected
     }
 }
 

@@ -1,15 +1,15 @@
 //! What lies between collecting tests and running them: each artifact's tests are selected,
 //! configured and given their containers, by the thread that collected them.
 
-use super::{IgnoredTests, LazyClient, Surroundings, TestArtifact};
+use super::{IgnoredTests, LazyClient, Surroundings, TestArtifact, layers::RoundLayers};
 use crate::{
+    client::{Client, Manner},
     filter::{Facts, Pattern, Selection},
     metadata::{Metadata, TestConfiguration},
     ui::UiSender,
 };
 use maelstrom_node::Container;
-use maelstrom_runtime::Privileges;
-use maelstrom_spec::JobError;
+use maelstrom_spec::{ContainerSpec, JobError};
 use std::{sync::Arc, time::Duration};
 
 /// Where a [`Project`](super::Project) hands over what it collects. Blocks while the runner is
@@ -20,6 +20,7 @@ pub struct Sink<A> {
     pub(super) configured: bool,
     pub(super) metadata: Arc<Metadata<Pattern>>,
     pub(super) client: Arc<LazyClient>,
+    pub(super) layers: RoundLayers,
     pub(super) ignored_tests: IgnoredTests,
     /// Replaces the limits of the metadata file.
     pub(super) timeout: Option<Option<Duration>>,
@@ -58,7 +59,7 @@ impl<A: TestArtifact> Sink<A> {
     ///
     /// # Errors
     /// Why this machine cannot run containers, or the cache cannot be used.
-    pub fn client(&self) -> anyhow::Result<&crate::client::Client> {
+    pub fn client(&self) -> anyhow::Result<&Client> {
         self.client.get()
     }
 
@@ -112,6 +113,26 @@ impl<A: TestArtifact> Sink<A> {
         Ok(())
     }
 
+    /// Makes everything that a container without named parents needs. `imitates_host`: it stands
+    /// in for the client's machine.
+    ///
+    /// # Errors
+    /// What is wrong with the container, or which file is missing.
+    pub fn prepare(
+        &self,
+        client: &Client,
+        mut container: ContainerSpec,
+        imitates_host: bool,
+    ) -> Result<Arc<Container>, JobError> {
+        self.layers.build(client, &mut container)?;
+        let manner = if imitates_host {
+            Manner::LikeHost
+        } else {
+            Manner::AsConfigured
+        };
+        client.prepare(&container, manner)
+    }
+
     fn plan(
         &self,
         artifact: &A,
@@ -131,11 +152,9 @@ impl<A: TestArtifact> Sink<A> {
         let prepared = artifact
             .surroundings(&configuration, &self.metadata)
             .map_err(JobError::Remote)
-            .and_then(|surroundings| {
-                // What stands in for the user's own machine gives root what root has there over
-                // files. Its network stays the slot's, which makes such jobs much cheaper.
-                let privileges = surroundings.imitates_host.then_some(Privileges::Files);
-                let container = client.prepare(&surroundings.container, privileges)?;
+            .and_then(|mut surroundings| {
+                let container = std::mem::take(&mut surroundings.container);
+                let container = self.prepare(client, container, surroundings.imitates_host)?;
                 Ok((container, surroundings))
             });
         let (container, surroundings) = match prepared {
