@@ -26,6 +26,8 @@ pub struct Container {
     pub group: u32,
     /// What programs may do beyond what their user may do.
     pub privileges: Privileges,
+    /// Whether programs lead a session of their own.
+    pub leads_session: bool,
 }
 
 /// One program to run in one container.

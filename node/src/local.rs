@@ -241,6 +241,7 @@ impl Worker {
             user: container.user,
             group: container.group,
             privileges: container.privileges,
+            leads_session: container.leads_session,
             timeout: job.timeout,
             inline_limit_bytes: job.inline_limit_bytes,
             outputs: job.outputs.to_vec(),

@@ -71,6 +71,7 @@ impl Fixture {
             user: 1000,
             group: 1000,
             privileges: Privileges::None,
+            leads_session: true,
         };
         Job {
             container: Arc::new(container),

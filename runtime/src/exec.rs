@@ -29,6 +29,7 @@ struct Plan {
     stdout: c_int,
     stderr: c_int,
     terminal: Option<c_int>,
+    leads_session: bool,
     /// Where the listener of a watched program is sent to.
     watcher: Option<OwnedFd>,
     failed: Option<(Step, c_int)>,
@@ -74,6 +75,7 @@ pub(crate) fn spawn(job: &ContainerJob, around: &Surroundings<'_>) -> Result<Sta
         stdout: terminal.unwrap_or(around.stdout.as_raw_fd()),
         stderr: terminal.unwrap_or(around.stderr.as_raw_fd()),
         terminal,
+        leads_session: job.leads_session || terminal.is_some(),
         watcher: None,
         failed: None,
     };
@@ -176,7 +178,7 @@ fn become_program(plan: &Plan) -> (Step, c_int) {
     let errno = || unsafe { *libc::__errno_location() };
     // SAFETY: plain system calls on values that `spawn` laid out.
     unsafe {
-        if libc::setsid() < 0 {
+        if plan.leads_session && libc::setsid() < 0 {
             return (Step::Session, errno());
         }
         for (from, to) in [(plan.stdin, 0), (plan.stdout, 1), (plan.stderr, 2)] {

@@ -62,6 +62,8 @@ pub(crate) fn run(job: &ContainerJob, around: &Surroundings<'_>) -> ! {
 
 fn run_job(job: &ContainerJob, around: &Surroundings<'_>) -> Result<InitReport, Blame> {
     die_with_slot(around.slot)?;
+    // So that a program that signals its process group reaches only what is in the container.
+    rustix::process::setpgid(None, None).doing(|| "creating a process group".to_owned())?;
     sys::map_ids((job.user, job.group), around.ids)?;
     // What this process inherited from its slot is nobody's business inside.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)

@@ -30,6 +30,9 @@ pub struct ContainerJob {
     pub group: u32,
     /// What the program may do beyond what its user may do.
     pub privileges: Privileges,
+    /// Whether the program leads a session and a process group of its own. Otherwise it is a
+    /// member of a group led by the container's init, and may make itself leader of a session.
+    pub leads_session: bool,
     /// How long the program may run. `None`: no limit.
     pub timeout: Option<Duration>,
     /// How many bytes of each output stream are kept.
@@ -56,6 +59,7 @@ impl Default for ContainerJob {
             user: 0,
             group: 0,
             privileges: Privileges::Namespace,
+            leads_session: true,
             timeout: None,
             inline_limit_bytes: 1_000_000,
             outputs: Vec::new(),

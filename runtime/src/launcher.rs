@@ -216,8 +216,7 @@ fn launcher_process(control: OwnedFd) -> ! {
 }
 
 fn launcher_loop(control: &OwnedFd) -> std::io::Result<()> {
-    // Out of reach of the terminal's Ctrl-C, which is for the client.
-    rustix::process::setpgid(None, None)?;
+    leave_terminal()?;
     detach_from_standard_streams()?;
     let host = enter_namespaces();
     let launcher = rustix::process::getpid();
@@ -275,6 +274,22 @@ fn enter_cgroup(places: &[Place], name: &str) -> Result<Cgroup, Failure> {
     unsafe { unshare_unsafe(UnshareFlags::NEWCGROUP) }
         .doing(|| "creating a cgroup namespace".to_owned())?;
     Ok(cgroup)
+}
+
+/// Out of reach of the terminal's Ctrl-C, which is for the client, and without a way back to the
+/// terminal for jobs. The session stays the client's: the kernel shares processors between
+/// sessions, and jobs count as part of what started them.
+fn leave_terminal() -> std::io::Result<()> {
+    rustix::process::setpgid(None, None)?;
+    if let Ok(terminal) = rustix::fs::open(
+        "/dev/tty",
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    ) {
+        // SAFETY: gives up this process's controlling terminal.
+        unsafe { libc::ioctl(rustix::fd::AsRawFd::as_raw_fd(&terminal), libc::TIOCNOTTY) };
+    }
+    Ok(())
 }
 
 /// Points the standard streams nowhere, so that a reader of the client's output sees its end when

@@ -56,6 +56,17 @@ struct Inner {
     layers: Mutex<HashMap<LayerSpec, Arc<OnceLock<Result<LayerId, JobError>>>>>,
 }
 
+/// How programs in a container relate to what is around them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// As the contract has it: user 0 has every capability inside, and its own network; the
+    /// program leads a session.
+    AsConfigured,
+    /// As if the user had started the program on their own machine: root has what root has there
+    /// over files; the program leads neither a session nor a process group.
+    LikeHost,
+}
+
 /// One program to run in a container that has been prepared.
 #[derive(Debug)]
 pub struct JobRequest {
@@ -161,15 +172,13 @@ impl Client {
     /// its layers. Each layer is built once, whoever asks. May take long; call it from a thread
     /// that can wait.
     ///
-    /// `privileges`: by default user 0 has every capability inside and others have none.
-    ///
     /// # Errors
     ///
     /// [`JobError::Remote`] says what is wrong with the specification or which file is missing.
     pub fn prepare(
         &self,
         spec: &ContainerSpec,
-        privileges: Option<Privileges>,
+        manner: Manner,
     ) -> Result<Arc<Container>, JobError> {
         let remote = |error: &dyn std::fmt::Display| JobError::Remote(error.to_string());
         let collapsed = collapse(spec, |name| lock(&self.0.containers).get(name).cloned())
@@ -190,11 +199,11 @@ impl Client {
             .iter()
             .map(|layer| self.layer(layer))
             .collect::<Result<Vec<_>, _>>()?;
-        let privileges = privileges.unwrap_or(if collapsed.user == 0 {
-            Privileges::Namespace
-        } else {
-            Privileges::None
-        });
+        let privileges = match (collapsed.user, manner) {
+            (0, Manner::AsConfigured) => Privileges::Namespace,
+            (0, Manner::LikeHost) => Privileges::Files,
+            _ => Privileges::None,
+        };
         Ok(Arc::new(Container {
             layers,
             environment: environment.into_iter().collect(),
@@ -215,6 +224,7 @@ impl Client {
             user: collapsed.user,
             group: collapsed.group,
             privileges,
+            leads_session: manner == Manner::AsConfigured,
         }))
     }
 
@@ -224,7 +234,7 @@ impl Client {
     ///
     /// As for [`Self::prepare`].
     pub fn prepare_job(&self, spec: &JobSpec) -> Result<Arc<Container>, JobError> {
-        let mut container = self.prepare(&spec.container, None)?;
+        let mut container = self.prepare(&spec.container, Manner::AsConfigured)?;
         if let Some(capture) = &spec.capture_file_system_changes {
             let absolute = |path: &Path| self.0.context.current_dir.join(path);
             Arc::make_mut(&mut container).root = Root::Capture {

@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
         abstract_sockets_are_out_of_reach,
     ),
     ("ids_are_as_asked", ids_are_as_asked),
+    ("groups_end_at_the_container", groups_end_at_the_container),
     (
         "read_only_root_takes_no_writes",
         read_only_root_takes_no_writes,
@@ -91,6 +92,17 @@ fn ids_are_as_asked(fixture: &Fixture) {
     assert_eq!(fixture.output_of(&job), "1000 1001 2 true\n");
     (job.user, job.group) = (0, 0);
     assert_eq!(fixture.output_of(&job), "0 0 2 true\n");
+}
+
+/// As under `cargo test`, where the program is one of its group, but not the whole of it.
+fn groups_end_at_the_container(fixture: &Fixture) {
+    let mut slot = fixture.slot();
+    let mut job = fixture.job(&["own-session"]);
+    for (leads_session, may_lead) in [(false, "true\n"), (true, "false\n")] {
+        job.leads_session = leads_session;
+        let said = output(slot.run(&job).map_err(|failed| failed.error));
+        assert_eq!(said, may_lead);
+    }
 }
 
 fn read_only_root_takes_no_writes(fixture: &Fixture) {
