@@ -1,17 +1,22 @@
 //! The client library: makes containers and jobs out of specifications and has a node run them.
 
+use crate::command_layer;
 use maelstrom_content::{BuildContext, LayerId, Store, StoreOptions};
 use maelstrom_node::{Container, Job, JobEvent, JobId, Node, Rank};
 use maelstrom_runtime::{ContainerMount, Launcher, Privileges, Root, StartError, TerminalSize};
 use maelstrom_spec::{
-    ContainerSpec, JobError, JobSpec, LayerSpec, Mount, check_container, collapse,
+    ContainerSpec, JobError, JobOutcome, JobSpec, LayerSpec, Mount, check_container, collapse,
     evaluate_environment,
 };
 use std::{
     collections::{BTreeMap, HashMap},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, OnceLock},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
 };
 
 /// What a client is started with.
@@ -53,7 +58,9 @@ struct Inner {
     node: Node,
     context: BuildContext,
     containers: Mutex<HashMap<String, Arc<ContainerSpec>>>,
-    layers: Mutex<HashMap<LayerSpec, Arc<OnceLock<Result<LayerId, JobError>>>>>,
+    layers: Mutex<HashMap<LayerSpec, Arc<Layer>>>,
+    commands: Mutex<HashMap<blake3::Hash, Arc<Mutex<()>>>>,
+    unnumbered_jobs: AtomicU64,
 }
 
 /// How programs in a container relate to what is around them.
@@ -66,6 +73,9 @@ pub enum Manner {
     /// over files; the program leads neither a session nor a process group.
     LikeHost,
 }
+
+/// A layer that is built once.
+type Layer = OnceLock<Result<LayerId, JobError>>;
 
 /// One program to run in a container that has been prepared.
 #[derive(Debug)]
@@ -150,6 +160,8 @@ impl Client {
             context,
             containers: Mutex::default(),
             layers: Mutex::default(),
+            commands: Mutex::default(),
+            unnumbered_jobs: AtomicU64::new(0),
         })))
     }
 
@@ -194,18 +206,13 @@ impl Client {
             std::env::var_os(name)
         })
         .map_err(|error| remote(&error))?;
-        let layers = collapsed
-            .layers
-            .iter()
-            .map(|layer| self.layer(layer))
-            .collect::<Result<Vec<_>, _>>()?;
         let privileges = match (collapsed.user, manner) {
             (0, Manner::AsConfigured) => Privileges::Namespace,
             (0, Manner::LikeHost) => Privileges::Files,
             _ => Privileges::None,
         };
-        Ok(Arc::new(Container {
-            layers,
+        let mut container = Container {
+            layers: Vec::with_capacity(collapsed.layers.len()),
             environment: environment.into_iter().collect(),
             working_directory: collapsed
                 .working_directory
@@ -225,7 +232,19 @@ impl Client {
             group: collapsed.group,
             privileges,
             leads_session: manner == Manner::AsConfigured,
-        }))
+        };
+        for layer in &collapsed.layers {
+            let id = match layer {
+                LayerSpec::Command { program, arguments } => {
+                    command_layer::build(self, program, arguments, &container)?
+                }
+                other => self.layer(other)?,
+            };
+            // What a layer holds counts where it lies topmost, and an overlay takes it only once.
+            container.layers.retain(|below| *below != id);
+            container.layers.push(id);
+        }
+        Ok(Arc::new(container))
     }
 
     /// Makes the container of a job, including what only jobs can ask for.
@@ -262,6 +281,36 @@ impl Client {
                     .map_err(|error| JobError::Remote(error.to_string()))
             })
             .clone()
+    }
+
+    /// Where this client keeps what can be made again.
+    pub(crate) fn cache_dir(&self) -> &Path {
+        &self.0.config.cache_dir
+    }
+
+    /// Keeps a layer from being evicted as long as this client lives. `false`: it is not there.
+    pub(crate) fn keep_layer(&self, id: LayerId) -> bool {
+        let built = LayerSpec::Built { id: *id.as_bytes() };
+        self.0.store.build(&built, &self.0.context).is_ok()
+    }
+
+    /// What must be held while the layer of a command is made or looked up, by the hash of the
+    /// command and what is around it.
+    pub(crate) fn command_lock(&self, key: blake3::Hash) -> Arc<Mutex<()>> {
+        lock(&self.0.commands).entry(key).or_default().clone()
+    }
+
+    /// Runs a job that is not one of the user's, and so takes none of their numbers.
+    pub(crate) fn run_unnumbered(&self, request: JobRequest) -> Result<JobOutcome, JobError> {
+        let (send, receive) = mpsc::channel();
+        let number = self.0.unnumbered_jobs.fetch_add(1, Ordering::Relaxed);
+        self.submit_reserved(JobId(u64::MAX - number), request, move |_, event| {
+            if let JobEvent::Completed(result) = event {
+                // The receiver waits for it.
+                let _ = send.send(result);
+            }
+        });
+        receive.recv().unwrap_or(Err(JobError::Cancelled))
     }
 
     /// Queues a job and returns at once. The handler is called from another thread for each

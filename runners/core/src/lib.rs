@@ -1,6 +1,7 @@
 //! What all test runners share: configuration, filters, directives, the test record, the UI, the client library.
 
 pub mod client;
+mod command_layer;
 pub mod config;
 pub mod excerpt;
 pub mod filter;

@@ -100,3 +100,61 @@ fn containers_are_defined_before_the_job() {
         {"parent": "me", "program": "sh", "arguments": ["-c", "id -u; id -g"]}"#;
     one(job).assert(0, "5\n6\n", "");
 }
+
+/// A job whose topmost layer is what this line of shell changes.
+fn on_command_layer(script: &str, job: &str) -> String {
+    let script = serde_json::to_string(script).unwrap();
+    let job = serde_json::to_string(job).unwrap();
+    format!(
+        r#"{{"parent": "base", "added_layers": [
+                {{"programs": ["mkdir", "date", "ln", "rm"]}},
+                {{"command": ["sh", "-ec", {script}]}}],
+            "program": "sh", "arguments": ["-c", {job}]}}"#
+    )
+}
+
+#[test]
+fn what_a_command_changes_is_a_layer() {
+    let place = Place::new();
+    let input = format!(
+        "{BASE}{}",
+        on_command_layer(
+            "mkdir -p /made/dir; date +%s%N > /made/time; ln -s time /made/link; rm /bin/id; echo noise",
+            "cat /made/link; test -d /made/dir && ! test -e /bin/id && test -e /bin/sh",
+        )
+    );
+    let first = place.run(&["--one"], &input);
+    assert_eq!((first.code, &*first.stderr), (Some(0), ""), "{first:?}");
+    assert!(first.stdout.trim().parse::<u64>().is_ok(), "{first:?}");
+    // Made once, though everything started anew.
+    let second = place.run(&["--one"], &input);
+    assert_eq!(second.stdout, first.stdout);
+    // Other layers below make another one.
+    let other = input.replacen(
+        "\"added_layers\": [",
+        "\"added_layers\": [{\"stubs\": [\"/other\"]}, ",
+        1,
+    );
+    assert_ne!(place.run(&["--one"], &other).stdout, first.stdout);
+}
+
+#[test]
+fn a_command_that_fails_makes_no_layer() {
+    let place = Place::new();
+    let input = format!("{BASE}{}", on_command_layer("echo why >&2; exit 3", "true"));
+    for _ in 0..2 {
+        let ended = place.run(&["--one"], &input);
+        assert_eq!(ended.code, Some(1));
+        assert!(
+            ended.stderr.contains("`sh` of a layer") && ended.stderr.contains("why"),
+            "{ended:?}"
+        );
+    }
+}
+
+#[test]
+fn a_layer_may_be_named_twice() {
+    let job = r#"{"parent": "base", "added_layers": [{"stubs": ["/twice"]}, {"stubs": ["/x"]}, {"stubs": ["/twice"]}],
+        "program": "sh", "arguments": ["-c", "test -e /twice && test -e /x"]}"#;
+    one(job).assert(0, "", "");
+}
