@@ -53,7 +53,7 @@ impl Cgroup {
     }
 
     /// How many processes of this slot the kernel has killed for want of memory.
-    pub(crate) fn out_of_memory_kills(&self) -> u64 {
+    fn out_of_memory_kills(&self) -> u64 {
         let Some(events) = &self.memory_events else {
             return 0;
         };
@@ -62,6 +62,30 @@ impl Cgroup {
             Ok(length) => kills(&String::from_utf8_lossy(&text[..length])),
             Err(_) => 0,
         }
+    }
+}
+
+/// Tells apart the kills that one job suffered from those before it.
+#[derive(Debug)]
+pub(crate) struct MemoryKills {
+    cgroup: Cgroup,
+    seen: u64,
+}
+
+impl MemoryKills {
+    pub(crate) fn new(cgroup: Cgroup) -> Self {
+        Self {
+            seen: cgroup.out_of_memory_kills(),
+            cgroup,
+        }
+    }
+
+    /// Whether the kernel has killed a process of this slot for want of memory since this was
+    /// last asked.
+    pub(crate) fn any_since_last_asked(&mut self) -> bool {
+        let kills = self.cgroup.out_of_memory_kills();
+        let before = std::mem::replace(&mut self.seen, kills);
+        kills > before
     }
 }
 

@@ -29,6 +29,7 @@ mod slot;
 mod slot_process;
 mod sys;
 mod trace;
+mod watch;
 mod wire;
 
 pub use check::{Finding, FindingResult, check};

@@ -2,34 +2,31 @@
 
 use crate::{
     base::{self, HostMounts},
-    cgroup::Cgroup,
-    check,
-    init::{self, InitReport},
+    cgroup::{Cgroup, MemoryKills},
+    check, init,
     job::{ContainerJob, ContainerMount, Root},
     launcher::{Host, receive_with_descriptor},
     network::Networks,
-    outputs,
     sys::{self, Child, Doing, Failure},
+    watch::{Capture, Watch},
     wire::{self, Stream},
 };
-use maelstrom_spec::{JobEffects, JobError, JobOutcome, JobOutput, JobStatus};
+use maelstrom_spec::{JobError, JobOutcome};
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
     fd::{AsFd, OwnedFd},
     fs::{Mode, OFlags},
     io::Errno,
     mount::UnmountFlags,
     pipe::PipeFlags,
-    process::{Signal, WaitOptions},
+    process::WaitOptions,
     thread::LinkNameSpaceType,
 };
 use serde::{Deserialize, Serialize};
 use std::{
     borrow::Cow,
     io,
-    mem::MaybeUninit,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// What a slot is told when it is made.
@@ -58,10 +55,6 @@ pub(crate) enum FromSlot {
     Failed { message: String, advice: String },
     Finished(Result<JobOutcome, JobError>),
 }
-
-/// How long a program runs before its output is read while it runs. Most tests end sooner, and
-/// then cost no wake-up; the pipe holds what they write.
-const QUIET: Duration = Duration::from_millis(10);
 
 /// Runs the slot until its client goes away.
 pub(crate) fn run(
@@ -103,9 +96,7 @@ struct SlotProcess<'a> {
     report: (OwnedFd, OwnedFd),
     null: OwnedFd,
     this: OwnedFd,
-    cgroup: Cgroup,
-    /// Kills for want of memory that earlier jobs suffered.
-    out_of_memory_kills: u64,
+    memory: MemoryKills,
     /// Ended containers whose processes have not been waited for.
     unreaped: usize,
 }
@@ -162,8 +153,7 @@ impl<'a> SlotProcess<'a> {
             report,
             null,
             this,
-            out_of_memory_kills: cgroup.out_of_memory_kills(),
-            cgroup,
+            memory: MemoryKills::new(cgroup),
             unreaped: 0,
         })
     }
@@ -199,8 +189,11 @@ impl<'a> SlotProcess<'a> {
             Err(failure) => return Ok(Err(JobError::System(failure.to_string()))),
         };
         let mut watch = Watch {
-            slot: self,
+            control: self.control,
             number,
+            report: &mut self.report,
+            unreaped: &mut self.unreaped,
+            memory: &mut self.memory,
             stdout: Capture::new(started.stdout, job.inline_limit_bytes),
             stderr: Capture::new(started.stderr, job.inline_limit_bytes),
             outputs: started.outputs,
@@ -396,277 +389,4 @@ struct Started {
     stdout: OwnedFd,
     stderr: OwnedFd,
     outputs: Option<OwnedFd>,
-}
-
-/// Why the container was killed by its slot.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Killed {
-    TimedOut,
-    Cancelled,
-}
-
-/// A running container, watched from outside.
-struct Watch<'s, 'a> {
-    slot: &'s mut SlotProcess<'a>,
-    number: u64,
-    child: Child,
-    stdout: Capture,
-    stderr: Capture,
-    outputs: Option<OwnedFd>,
-    started: Instant,
-    timeout: Option<Duration>,
-}
-
-impl Watch<'_, '_> {
-    fn until_the_end(&mut self) -> io::Result<Result<JobOutcome, JobError>> {
-        let mut killed = None;
-        // While quiet, output is left in its pipes.
-        let mut quiet = true;
-        loop {
-            let left = match (killed, self.timeout) {
-                (None, Some(timeout)) => Some(timeout.saturating_sub(self.started.elapsed())),
-                _ => None,
-            };
-            let wait = match (quiet, left) {
-                (true, Some(left)) => Some(left.min(QUIET)),
-                (true, None) => Some(QUIET),
-                (false, left) => left,
-            };
-            let events = self.poll(wait, quiet)?;
-            if quiet {
-                quiet = self.started.elapsed() < QUIET;
-            }
-            if events.output {
-                self.stdout.drain()?;
-                self.stderr.drain()?;
-            }
-            if events.report {
-                return self.reported(killed);
-            }
-            if events.ended {
-                return self.ended_without_report(killed);
-            }
-            if events.control && self.read_control()? && killed.is_none() {
-                killed = Some(Killed::Cancelled);
-                self.kill();
-            }
-            if killed.is_none()
-                && self
-                    .timeout
-                    .is_some_and(|timeout| self.started.elapsed() >= timeout)
-            {
-                killed = Some(Killed::TimedOut);
-                self.kill();
-            }
-        }
-    }
-
-    fn poll(&self, wait: Option<Duration>, quiet: bool) -> io::Result<Events> {
-        let read = PollFlags::IN;
-        let mut descriptors = [
-            PollFd::new(&self.slot.report.0, read),
-            PollFd::new(&self.child.pidfd, read),
-            PollFd::new(self.slot.control, read),
-            PollFd::new(&self.stdout.from, read),
-            PollFd::new(&self.stderr.from, read),
-        ];
-        // A closed pipe would report its end for ever.
-        let output_open = !self.stdout.at_end || !self.stderr.at_end;
-        let mut count = 3;
-        if !quiet && output_open {
-            count = 5;
-            if self.stdout.at_end {
-                descriptors.swap(3, 4);
-            }
-            if self.stdout.at_end || self.stderr.at_end {
-                count = 4;
-            }
-        }
-        let timeout = wait.map(|wait| Timespec {
-            tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: wait.subsec_nanos().into(),
-        });
-        match poll(&mut descriptors[..count], timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        let any = |descriptor: &PollFd<'_>| !descriptor.revents().is_empty();
-        Ok(Events {
-            report: any(&descriptors[0]),
-            ended: any(&descriptors[1]),
-            control: any(&descriptors[2]),
-            output: descriptors[3..count].iter().any(any),
-        })
-    }
-
-    /// Reads one message. `true`: this job is cancelled. An error: the client has gone.
-    fn read_control(&mut self) -> io::Result<bool> {
-        match wire::read_frame::<ToSlot<'_>>(Stream(self.slot.control.as_fd()))? {
-            Some(ToSlot::Cancel { number }) => Ok(number == self.number),
-            Some(ToSlot::Run { .. }) => Err(io::Error::other("a job while another runs")),
-            None => {
-                self.kill();
-                Err(io::ErrorKind::UnexpectedEof.into())
-            }
-        }
-    }
-
-    fn kill(&self) {
-        // The first process of a PID namespace takes all others with it.
-        let _ = rustix::process::pidfd_send_signal(&self.child.pidfd, Signal::KILL);
-    }
-
-    fn reported(&mut self, killed: Option<Killed>) -> io::Result<Result<JobOutcome, JobError>> {
-        self.slot.unreaped += 1;
-        let report = wire::read_frame::<InitReport>(Stream(self.slot.report.0.as_fd()))?
-            .ok_or(io::ErrorKind::UnexpectedEof)?;
-        // Everything that could write has ended.
-        self.stdout.drain()?;
-        self.stderr.drain()?;
-        let (status, duration, missing, notes) = match report {
-            InitReport::Execution(message) => return Ok(Err(JobError::Execution(message))),
-            InitReport::System(message) => return Ok(Err(JobError::System(message))),
-            InitReport::Ended {
-                status,
-                duration,
-                missing,
-                notes,
-            } => (status, duration, missing, notes),
-        };
-        if killed == Some(Killed::Cancelled) {
-            return Ok(Err(JobError::Cancelled));
-        }
-        let status = match (killed, status) {
-            (Some(_), _) => JobStatus::TimedOut,
-            (None, JobStatus::Signaled(9)) if self.ran_out_of_memory() => JobStatus::OutOfMemory,
-            (None, status) => status,
-        };
-        let mut outcome = self.outcome(status, duration);
-        outcome.effects.missing = missing;
-        outcome.effects.notes = notes;
-        if let Some(from) = &self.outputs {
-            outcome.effects.outputs = outputs::read(from)?;
-        }
-        Ok(Ok(outcome))
-    }
-
-    fn ended_without_report(
-        &mut self,
-        killed: Option<Killed>,
-    ) -> io::Result<Result<JobOutcome, JobError>> {
-        let _ = rustix::process::waitpid(Some(self.child.pid), WaitOptions::empty());
-        // Between the look at the report and the end, a report may have come.
-        let mut report = [PollFd::new(&self.slot.report.0, PollFlags::IN)];
-        let at_once = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        if killed.is_none() && poll(&mut report, Some(&at_once)) == Ok(1) {
-            let result = self.reported(killed);
-            self.slot.unreaped -= 1;
-            return result;
-        }
-        // A report cut short by the kill must not be taken for the next job's.
-        self.slot.report = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        self.stdout.drain()?;
-        self.stderr.drain()?;
-        Ok(match killed {
-            Some(Killed::TimedOut) => Ok(self.outcome(JobStatus::TimedOut, self.started.elapsed())),
-            Some(Killed::Cancelled) => Err(JobError::Cancelled),
-            None if self.ran_out_of_memory() => {
-                Ok(self.outcome(JobStatus::OutOfMemory, self.started.elapsed()))
-            }
-            None => Err(JobError::System(
-                "the first process of the container was killed from outside, probably because \
-                 the machine is out of memory"
-                    .to_owned(),
-            )),
-        })
-    }
-
-    /// Whether the kernel has killed a process of this job for want of memory.
-    fn ran_out_of_memory(&mut self) -> bool {
-        let kills = self.slot.cgroup.out_of_memory_kills();
-        let before = std::mem::replace(&mut self.slot.out_of_memory_kills, kills);
-        kills > before
-    }
-
-    fn outcome(&mut self, status: JobStatus, duration: Duration) -> JobOutcome {
-        JobOutcome {
-            status,
-            effects: JobEffects {
-                stdout: self.stdout.take(),
-                stderr: self.stderr.take(),
-                duration,
-                ..JobEffects::default()
-            },
-        }
-    }
-}
-
-struct Events {
-    report: bool,
-    ended: bool,
-    control: bool,
-    output: bool,
-}
-
-/// One captured stream.
-struct Capture {
-    from: OwnedFd,
-    at_end: bool,
-    bytes: Vec<u8>,
-    limit_bytes: u64,
-    dropped_bytes: u64,
-}
-
-impl Capture {
-    fn new(from: OwnedFd, limit_bytes: u64) -> Self {
-        let _ = rustix::fs::fcntl_setfl(&from, OFlags::NONBLOCK);
-        Self {
-            from,
-            at_end: false,
-            bytes: Vec::new(),
-            limit_bytes,
-            dropped_bytes: 0,
-        }
-    }
-
-    /// Takes what is there now.
-    fn drain(&mut self) -> io::Result<()> {
-        // Not all in use for most jobs, so not worth clearing each time.
-        let mut buffer = [MaybeUninit::uninit(); 65536];
-        // A pipe holds less than this many buffers, so one that nobody writes to any more is
-        // emptied, and one that is written to as fast as it is read does not hold us for ever.
-        for _ in 0..64 {
-            if self.at_end {
-                break;
-            }
-            match rustix::io::read(&self.from, &mut buffer) {
-                Ok(([], _)) => self.at_end = true,
-                Ok((read, _)) => {
-                    let room = self.limit_bytes.saturating_sub(self.bytes.len() as u64);
-                    let kept = room.min(read.len() as u64) as usize;
-                    self.bytes.extend_from_slice(&read[..kept]);
-                    self.dropped_bytes += (read.len() - kept) as u64;
-                }
-                Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        Ok(())
-    }
-
-    fn take(&mut self) -> JobOutput {
-        let bytes = std::mem::take(&mut self.bytes);
-        match (bytes.is_empty(), self.dropped_bytes) {
-            (true, 0) => JobOutput::None,
-            (_, 0) => JobOutput::Inline(bytes),
-            (_, dropped_bytes) => JobOutput::Truncated {
-                first: bytes,
-                dropped_bytes,
-            },
-        }
-    }
 }

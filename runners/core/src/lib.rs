@@ -3,7 +3,6 @@
 pub mod client;
 mod command_layer;
 pub mod config;
-pub mod excerpt;
 pub mod filter;
 pub mod listing;
 pub mod metadata;

@@ -1,6 +1,6 @@
 //! What can be wrong with a configuration, told in terms of the place where it was written.
 
-use crate::excerpt::Excerpt;
+use maelstrom_spec::Excerpt;
 use std::{io, path::PathBuf, process};
 
 /// Where the value of a key comes from.

@@ -4,7 +4,7 @@ use super::{
     ConfigError, ConfigType, Environment, Given, Origin, Program, ValueSpec,
     program::generic_variable,
 };
-use crate::excerpt::Excerpt;
+use maelstrom_spec::Excerpt;
 use clap::{ArgMatches, parser::ValueSource};
 use std::{
     ffi::OsString,

@@ -1,6 +1,6 @@
 //! What is wrong with a pattern.
 
-use crate::excerpt::Excerpt;
+use maelstrom_spec::Excerpt;
 use std::{fmt, ops::Range};
 
 /// What was found in a pattern where something else was expected. Displays as several lines, the

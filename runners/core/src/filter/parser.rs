@@ -4,7 +4,7 @@ use super::{
     AndOperator, Comparison, Dialect, Node, Pattern, PatternError,
     dialect::{Alone, Compares},
 };
-use crate::excerpt::Excerpt;
+use maelstrom_spec::Excerpt;
 use std::ops::Range;
 
 /// How deep parentheses may nest. Keeps parsing, evaluating and dropping off the end of the stack.

@@ -1,6 +1,6 @@
 //! What can go wrong with the file.
 
-use crate::excerpt::Excerpt;
+use maelstrom_spec::Excerpt;
 use std::{io, path::PathBuf};
 
 /// Why a test listing could not be loaded or saved.

@@ -2,7 +2,7 @@
 //! content by way of the general parser.
 
 use super::{CaseMetadata, Cases, ListingError, Outcome, Record, TestListing, VERSION, entry};
-use crate::excerpt::Excerpt;
+use maelstrom_spec::Excerpt;
 use std::{fs, io, ops::Range, path::Path};
 use toml::{
     Spanned,

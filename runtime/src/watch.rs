@@ -1,0 +1,306 @@
+//! A running container as its slot sees it: output, timeout, cancellation, and the end.
+
+use crate::{
+    cgroup::MemoryKills,
+    init::InitReport,
+    outputs,
+    slot_process::ToSlot,
+    sys::Child,
+    wire::{self, Stream},
+};
+use maelstrom_spec::{JobEffects, JobError, JobOutcome, JobOutput, JobStatus};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fd::{AsFd, OwnedFd},
+    fs::OFlags,
+    io::Errno,
+    pipe::PipeFlags,
+    process::{Signal, WaitOptions},
+};
+use std::{
+    io,
+    mem::MaybeUninit,
+    time::{Duration, Instant},
+};
+
+/// How long a program runs before its output is read while it runs. Most tests end sooner, and
+/// then cost no wake-up; the pipe holds what they write.
+const QUIET: Duration = Duration::from_millis(10);
+
+/// Why the container was killed by its slot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Killed {
+    TimedOut,
+    Cancelled,
+}
+
+/// A running container, watched from outside.
+pub(crate) struct Watch<'s> {
+    /// From the client. Cancels the job with this number.
+    pub(crate) control: &'s OwnedFd,
+    pub(crate) number: u64,
+    /// What the container reports through. Replaced if a report may be stuck in it.
+    pub(crate) report: &'s mut (OwnedFd, OwnedFd),
+    /// Counts ended containers that have not been waited for.
+    pub(crate) unreaped: &'s mut usize,
+    pub(crate) memory: &'s mut MemoryKills,
+    pub(crate) child: Child,
+    pub(crate) stdout: Capture,
+    pub(crate) stderr: Capture,
+    pub(crate) outputs: Option<OwnedFd>,
+    pub(crate) started: Instant,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl Watch<'_> {
+    /// Waits for the end of the container. The outer error means that the client has gone.
+    pub(crate) fn until_the_end(&mut self) -> io::Result<Result<JobOutcome, JobError>> {
+        let mut killed = None;
+        // While quiet, output is left in its pipes.
+        let mut quiet = true;
+        loop {
+            let left = match (killed, self.timeout) {
+                (None, Some(timeout)) => Some(timeout.saturating_sub(self.started.elapsed())),
+                _ => None,
+            };
+            let wait = match (quiet, left) {
+                (true, Some(left)) => Some(left.min(QUIET)),
+                (true, None) => Some(QUIET),
+                (false, left) => left,
+            };
+            let events = self.poll(wait, quiet)?;
+            if quiet {
+                quiet = self.started.elapsed() < QUIET;
+            }
+            if events.output {
+                self.stdout.drain()?;
+                self.stderr.drain()?;
+            }
+            if events.report {
+                return self.reported(killed);
+            }
+            if events.ended {
+                return self.ended_without_report(killed);
+            }
+            if events.control && self.read_control()? && killed.is_none() {
+                killed = Some(Killed::Cancelled);
+                self.kill();
+            }
+            if killed.is_none()
+                && self
+                    .timeout
+                    .is_some_and(|timeout| self.started.elapsed() >= timeout)
+            {
+                killed = Some(Killed::TimedOut);
+                self.kill();
+            }
+        }
+    }
+
+    fn poll(&self, wait: Option<Duration>, quiet: bool) -> io::Result<Events> {
+        let read = PollFlags::IN;
+        let mut descriptors = [
+            PollFd::new(&self.report.0, read),
+            PollFd::new(&self.child.pidfd, read),
+            PollFd::new(self.control, read),
+            PollFd::new(&self.stdout.from, read),
+            PollFd::new(&self.stderr.from, read),
+        ];
+        // A closed pipe would report its end for ever.
+        let output_open = !self.stdout.at_end || !self.stderr.at_end;
+        let mut count = 3;
+        if !quiet && output_open {
+            count = 5;
+            if self.stdout.at_end {
+                descriptors.swap(3, 4);
+            }
+            if self.stdout.at_end || self.stderr.at_end {
+                count = 4;
+            }
+        }
+        let timeout = wait.map(|wait| Timespec {
+            tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: wait.subsec_nanos().into(),
+        });
+        match poll(&mut descriptors[..count], timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let any = |descriptor: &PollFd<'_>| !descriptor.revents().is_empty();
+        Ok(Events {
+            report: any(&descriptors[0]),
+            ended: any(&descriptors[1]),
+            control: any(&descriptors[2]),
+            output: descriptors[3..count].iter().any(any),
+        })
+    }
+
+    /// Reads one message. `true`: this job is cancelled. An error: the client has gone.
+    fn read_control(&mut self) -> io::Result<bool> {
+        match wire::read_frame::<ToSlot<'_>>(Stream(self.control.as_fd()))? {
+            Some(ToSlot::Cancel { number }) => Ok(number == self.number),
+            Some(ToSlot::Run { .. }) => Err(io::Error::other("a job while another runs")),
+            None => {
+                self.kill();
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
+        }
+    }
+
+    fn kill(&self) {
+        // The first process of a PID namespace takes all others with it.
+        let _ = rustix::process::pidfd_send_signal(&self.child.pidfd, Signal::KILL);
+    }
+
+    fn reported(&mut self, killed: Option<Killed>) -> io::Result<Result<JobOutcome, JobError>> {
+        *self.unreaped += 1;
+        let report = wire::read_frame::<InitReport>(Stream(self.report.0.as_fd()))?
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        // Everything that could write has ended.
+        self.stdout.drain()?;
+        self.stderr.drain()?;
+        let (status, duration, missing, notes) = match report {
+            InitReport::Execution(message) => return Ok(Err(JobError::Execution(message))),
+            InitReport::System(message) => return Ok(Err(JobError::System(message))),
+            InitReport::Ended {
+                status,
+                duration,
+                missing,
+                notes,
+            } => (status, duration, missing, notes),
+        };
+        if killed == Some(Killed::Cancelled) {
+            return Ok(Err(JobError::Cancelled));
+        }
+        let status = match (killed, status) {
+            (Some(_), _) => JobStatus::TimedOut,
+            (None, JobStatus::Signaled(9)) if self.ran_out_of_memory() => JobStatus::OutOfMemory,
+            (None, status) => status,
+        };
+        let mut outcome = self.outcome(status, duration);
+        outcome.effects.missing = missing;
+        outcome.effects.notes = notes;
+        if let Some(from) = &self.outputs {
+            outcome.effects.outputs = outputs::read(from)?;
+        }
+        Ok(Ok(outcome))
+    }
+
+    fn ended_without_report(
+        &mut self,
+        killed: Option<Killed>,
+    ) -> io::Result<Result<JobOutcome, JobError>> {
+        let _ = rustix::process::waitpid(Some(self.child.pid), WaitOptions::empty());
+        // Between the look at the report and the end, a report may have come.
+        let mut report = [PollFd::new(&self.report.0, PollFlags::IN)];
+        let at_once = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        if killed.is_none() && poll(&mut report, Some(&at_once)) == Ok(1) {
+            let result = self.reported(killed);
+            *self.unreaped -= 1;
+            return result;
+        }
+        // A report cut short by the kill must not be taken for the next job's.
+        *self.report = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        self.stdout.drain()?;
+        self.stderr.drain()?;
+        Ok(match killed {
+            Some(Killed::TimedOut) => Ok(self.outcome(JobStatus::TimedOut, self.started.elapsed())),
+            Some(Killed::Cancelled) => Err(JobError::Cancelled),
+            None if self.ran_out_of_memory() => {
+                Ok(self.outcome(JobStatus::OutOfMemory, self.started.elapsed()))
+            }
+            None => Err(JobError::System(
+                "the first process of the container was killed from outside, probably because \
+                 the machine is out of memory"
+                    .to_owned(),
+            )),
+        })
+    }
+
+    /// Whether the kernel has killed a process of this job for want of memory.
+    fn ran_out_of_memory(&mut self) -> bool {
+        self.memory.any_since_last_asked()
+    }
+
+    fn outcome(&mut self, status: JobStatus, duration: Duration) -> JobOutcome {
+        JobOutcome {
+            status,
+            effects: JobEffects {
+                stdout: self.stdout.take(),
+                stderr: self.stderr.take(),
+                duration,
+                ..JobEffects::default()
+            },
+        }
+    }
+}
+
+struct Events {
+    report: bool,
+    ended: bool,
+    control: bool,
+    output: bool,
+}
+
+/// One captured stream.
+pub(crate) struct Capture {
+    from: OwnedFd,
+    at_end: bool,
+    bytes: Vec<u8>,
+    limit_bytes: u64,
+    dropped_bytes: u64,
+}
+
+impl Capture {
+    pub(crate) fn new(from: OwnedFd, limit_bytes: u64) -> Self {
+        let _ = rustix::fs::fcntl_setfl(&from, OFlags::NONBLOCK);
+        Self {
+            from,
+            at_end: false,
+            bytes: Vec::new(),
+            limit_bytes,
+            dropped_bytes: 0,
+        }
+    }
+
+    /// Takes what is there now.
+    fn drain(&mut self) -> io::Result<()> {
+        // Not all in use for most jobs, so not worth clearing each time.
+        let mut buffer = [MaybeUninit::uninit(); 65536];
+        // A pipe holds less than this many buffers, so one that nobody writes to any more is
+        // emptied, and one that is written to as fast as it is read does not hold us for ever.
+        for _ in 0..64 {
+            if self.at_end {
+                break;
+            }
+            match rustix::io::read(&self.from, &mut buffer) {
+                Ok(([], _)) => self.at_end = true,
+                Ok((read, _)) => {
+                    let room = self.limit_bytes.saturating_sub(self.bytes.len() as u64);
+                    let kept = room.min(read.len() as u64) as usize;
+                    self.bytes.extend_from_slice(&read[..kept]);
+                    self.dropped_bytes += (read.len() - kept) as u64;
+                }
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self) -> JobOutput {
+        let bytes = std::mem::take(&mut self.bytes);
+        match (bytes.is_empty(), self.dropped_bytes) {
+            (true, 0) => JobOutput::None,
+            (_, 0) => JobOutput::Inline(bytes),
+            (_, dropped_bytes) => JobOutput::Truncated {
+                first: bytes,
+                dropped_bytes,
+            },
+        }
+    }
+}
