@@ -64,7 +64,7 @@ pub fn run_seed(
 
     let origins = rng.random_range(1..=4.min(nodes));
     let mut left = jobs;
-    for number in 0..origins {
+    for (number, &own_slots) in slots.iter().enumerate().take(origins) {
         let share = if number + 1 == origins {
             left
         } else {
@@ -77,7 +77,7 @@ pub fn run_seed(
                 spec.layer = Some(rng.random_range(0..6));
             }
             // What no other node could run would have to wait for its own.
-            if rng.random_bool(0.1) && slots[number] >= 2 {
+            if rng.random_bool(0.1) && own_slots >= 2 {
                 spec.slots = 2;
             }
         }
