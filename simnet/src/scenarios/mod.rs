@@ -5,6 +5,7 @@ mod fairness;
 pub mod faults;
 mod makespan;
 mod membership;
+mod pull;
 mod survivors;
 
 use std::path::PathBuf;
@@ -51,6 +52,7 @@ pub const ALL: &[Scenario] = &[
     faults::SCENARIO,
     makespan::SCENARIO,
     membership::SCENARIO,
+    pull::SCENARIO,
     coordinator::SCENARIO,
     survivors::SCENARIO,
     fairness::SCENARIO,
