@@ -43,12 +43,12 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            links_wanted: 12,
-            links_most: 32,
+            links_wanted: 16,
+            links_most: 40,
             in_flight: 16,
             in_flight_each: 3,
             doubled: 4,
-            uploads: 4,
+            uploads: 8,
             waiting_each: 16,
             have_interval: Duration::from_millis(50),
             alive_interval: Duration::from_secs(2),
