@@ -12,6 +12,7 @@ mod link;
 mod message;
 mod pieces;
 mod puller;
+mod serve;
 mod swarm;
 mod uploads;
 

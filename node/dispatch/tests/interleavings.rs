@@ -3,7 +3,9 @@
 
 mod toy;
 
-use maelstrom_dispatch::{Body, JobId, LeaseId, Lending, Load, Progress, Rank, Requirements};
+use maelstrom_dispatch::{
+    Body, JobId, LeaseId, Lending, Load, Message, Progress, Rank, Requirements,
+};
 use proptest::prelude::*;
 use std::sync::Arc;
 use toy::{Mesh, Weather, job, layer_at, ms};
@@ -223,5 +225,27 @@ proptest! {
         seed in any::<u64>(),
     ) {
         run(steps, weather, seed);
+    }
+
+    /// Whatever decodes as a message does no harm, however little sense it makes.
+    #[test]
+    fn garbage_does_no_harm(
+        bytes in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 1..40),
+        kinds in prop::collection::vec(0..10_u8, 40),
+    ) {
+        // The sender holds no lease whose outcome it could make up.
+        let mut mesh = Mesh::new(&[2, 0, 2], 0).boot();
+        let kept: Vec<_> = (0..6).map(|_| mesh.submit(0, job(ms(50)))).collect();
+        for (mut bytes, kind) in bytes.into_iter().zip(kinds) {
+            // The life of the sender, none of the receiver, then the kind of the message.
+            bytes.splice(0..0, [1, 0, kind]);
+            if let Ok(message) = postcard::from_bytes::<Message>(&bytes) {
+                mesh.with(0, |dispatcher, now, view| {
+                    dispatcher.handle_message(now, view, toy::node(1), message);
+                });
+            }
+            mesh.run_for(ms(3));
+        }
+        mesh.run_until(ms(60_000), |mesh| kept.iter().all(|key| mesh.completed.contains_key(key)));
     }
 }

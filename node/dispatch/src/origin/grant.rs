@@ -122,7 +122,7 @@ impl Origin {
 
         let wanted = request.slots.min(slots);
         let batch_us = if request.prefetch && !local {
-            work_us / (2 * self.slots_to_expect(cx)) * u64::from(slots)
+            (work_us / (2 * self.slots_to_expect(cx))).saturating_mul(u64::from(slots))
         } else {
             0
         };
