@@ -6,7 +6,9 @@ mod handle;
 mod node;
 mod sabotage;
 mod sample;
+mod upsets;
 mod views;
+mod work;
 
 use std::time::{Duration, Instant};
 
