@@ -94,7 +94,8 @@ pub enum Privileges {
     /// What root does to files and processes (owners, modes, other users' files, signals), but
     /// nothing that changes mounts, networks or the kernel.
     Files,
-    /// Every capability over the namespaces of the container, whose network it then also owns.
+    /// Every capability over the namespaces of the container. With [`JobNetwork::Loopback`] these
+    /// include a network of its own.
     Namespace,
 }
 

@@ -51,7 +51,8 @@ impl Networks {
     /// one of its own instead.
     pub(crate) fn switch_to(&mut self, job: &ContainerJob) -> Result<bool, Failure> {
         let wanted = job.network;
-        if job.privileges == Privileges::Namespace && wanted != JobNetwork::Local {
+        // Where there is no network, there is nothing in it to configure either.
+        if job.privileges == Privileges::Namespace && wanted == JobNetwork::Loopback {
             return Ok(true);
         }
         let Some(index) = index(wanted) else {
