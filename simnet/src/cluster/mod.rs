@@ -489,6 +489,7 @@ impl Cluster {
         while self.queue.next_time().is_some_and(|time| time <= end) {
             self.step()?;
         }
+        self.queue.wait_until(end);
         Ok(())
     }
 

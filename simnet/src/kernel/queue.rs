@@ -68,6 +68,12 @@ impl<E> EventQueue<E> {
             .push(Reverse((time.max(self.now), self.added, place)));
     }
 
+    /// Lets time pass up to a moment, or to the next event if that comes first.
+    pub fn wait_until(&mut self, time: Time) {
+        let until = self.next_time().map_or(time, |next| next.min(time));
+        self.now = self.now.max(until);
+    }
+
     /// When the next event happens.
     pub fn next_time(&self) -> Option<Time> {
         self.heap.peek().map(|Reverse((time, ..))| *time)
