@@ -141,7 +141,11 @@ impl Origin {
                 .job
                 .work_us()
                 .unwrap_or_else(|| typical_us.saturating_mul(u64::from(record.job.needs.slots)));
-            if taken_slots >= u64::from(wanted) && taken_us.saturating_add(work_us) > batch_us {
+            let enough = taken_slots >= u64::from(wanted);
+            // What is not known to be short doesn't wait behind another job, nor ahead of one.
+            let in_advance =
+                record.job.rank.estimate.is_some() && taken_us.saturating_add(work_us) <= batch_us;
+            if enough && !in_advance {
                 break;
             }
             taken_slots += u64::from(record.job.needs.slots);
