@@ -7,6 +7,9 @@ use std::{cmp::Ordering, time::Duration};
 
 /// How many requests are sent for one event at most.
 const MAX_ASKED: usize = 4;
+/// A queue up to this long is drawn on only when a slot is free: whichever node has one first
+/// gets the next job.
+const SHORT_QUEUE: u32 = 64;
 
 impl Executor {
     /// Asks for as many jobs as there are free slots, and some in advance where jobs are short
@@ -22,11 +25,11 @@ impl Executor {
                 if free + ahead <= 0 {
                     break;
                 }
-                self.request(cx, origin, free + ahead, true);
+                self.request(cx, origin, free + ahead, true, 0);
                 continue;
             }
             match self.short_of_share(cx) {
-                Some((origin, slots)) => self.request(cx, origin, slots, false),
+                Some((origin, slots)) => self.request(cx, origin, slots, false, 0),
                 None => break,
             }
         }
@@ -136,6 +139,7 @@ impl Executor {
         };
         self.origins
             .iter()
+            .filter(|(_, pair)| pair.load.queued > SHORT_QUEUE)
             .filter(|(node, pair)| self.may_ask(cx, lends, **node, pair))
             .map(|(&node, pair)| (node, pair.slots_in_view()))
             .filter(|&(node, slots)| slots <= share && another_waits(node))
@@ -143,7 +147,41 @@ impl Executor {
             .map(|(node, slots)| (node, i64::from(share + 1 - slots)))
     }
 
-    fn request(&mut self, cx: &mut Context<'_>, origin: NodeId, slots: i64, prefetch: bool) {
+    /// A slot is free, and a job of `next` would have it: an origin with a short queue that has been
+    /// served less.
+    pub(super) fn served_less(&self, cx: &Context<'_>, next: NodeId) -> Option<NodeId> {
+        let lends = self.lends(cx.shared.me);
+        let rank = |pair: &Pair| (pair.running_slots, pair.served);
+        let next = rank(self.origins.get(&next)?);
+        let may_ask = |node: NodeId, pair: &Pair| {
+            pair.load.queued <= SHORT_QUEUE
+                && pair.queue.is_empty()
+                && self.may_ask(cx, lends, node, pair)
+        };
+        self.origins
+            .iter()
+            .filter(|(node, pair)| may_ask(**node, pair) && rank(pair) < next)
+            .min_by_key(|(_, pair)| rank(pair))
+            .map(|(&node, _)| node)
+    }
+
+    /// Slots that are free and wait for the answer to a request.
+    pub(super) fn kept_free(&self) -> u32 {
+        let asked = self.origins.values().filter_map(|pair| pair.asked);
+        asked
+            .filter(|asked| asked.repeats == 0)
+            .map(|asked| asked.kept_free)
+            .sum()
+    }
+
+    pub(super) fn request(
+        &mut self,
+        cx: &mut Context<'_>,
+        origin: NodeId,
+        slots: i64,
+        prefetch: bool,
+        kept_free: u32,
+    ) {
         let Some(pair) = self.origins.get_mut(&origin) else {
             return;
         };
@@ -154,6 +192,7 @@ impl Executor {
             number: self.requests,
             slots,
             prefetch,
+            kept_free,
             sent: cx.now,
             repeats: 0,
             repeat_at: cx.now + pause,

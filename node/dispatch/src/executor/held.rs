@@ -44,6 +44,8 @@ pub(crate) struct Asked {
     pub(crate) number: u64,
     pub(crate) slots: u16,
     pub(crate) prefetch: bool,
+    /// Free slots that wait for the answer.
+    pub(crate) kept_free: u32,
     pub(crate) sent: Instant,
     /// How often it was repeated.
     pub(crate) repeats: u32,

@@ -335,7 +335,8 @@ impl Executor {
     /// that was served the longest ago, and within it what is next.
     fn start_ready(&mut self, cx: &mut Context<'_>) {
         let total = u32::from(cx.shared.offer.slots);
-        while self.busy < total && self.unreported_bytes <= MAX_UNREPORTED_BYTES {
+        while self.busy + self.kept_free() < total && self.unreported_bytes <= MAX_UNREPORTED_BYTES
+        {
             let own_first = self.lending != Lending::Always;
             let next = self
                 .origins
@@ -348,6 +349,11 @@ impl Executor {
             let Some(origin) = next.map(|(&node, _)| node) else {
                 return;
             };
+            if let Some(other) = self.served_less(cx, origin) {
+                self.request(cx, other, 1, false, 1);
+                continue;
+            }
+            let taken = self.busy + self.kept_free();
             let Some(pair) = self.origins.get_mut(&origin) else {
                 return;
             };
@@ -358,7 +364,7 @@ impl Executor {
                 .ready
                 .get(&lease)
                 .map_or(0, |ready| ready.job.needs.slots);
-            if self.busy + u32::from(slots) > total {
+            if taken + u32::from(slots) > total {
                 // Waits for its slots; smaller jobs don't go before it, or it might wait for ever.
                 return;
             }

@@ -243,7 +243,8 @@ impl Origin {
     fn wake_at_random(&mut self, cx: &mut Context<'_>, tries: usize) {
         let members = cx.view.len();
         for _ in 0..tries {
-            if members == 0 || !self.wants_more() {
+            // Two for each slot: whichever has one free first gets the job.
+            if members == 0 || self.waker.expected >= 2 * self.backlog.slots() {
                 break;
             }
             let index = cx.shared.rng.random_range(0..members);
