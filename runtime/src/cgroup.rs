@@ -14,7 +14,7 @@ use std::{
 
 /// A slot's jobs together may have no more processes and threads than this. It stops a fork bomb
 /// before the machine suffers.
-pub(crate) const PROCESSES_MAX: u64 = 16_384;
+pub(crate) const PROCESSES_MAX: u64 = 4096;
 
 /// The control groups of one slot.
 #[derive(Debug, Default)]

@@ -6,6 +6,7 @@
 //! like something else. Process 1 still is what the whole container dies with.
 
 use crate::{
+    cgroup::PROCESSES_MAX,
     container::{self, Blame},
     exec,
     job::{ContainerJob, Privileges},
@@ -62,6 +63,8 @@ pub(crate) fn run(job: &ContainerJob, around: &Surroundings<'_>) -> ! {
 
 fn run_job(job: &ContainerJob, around: &Surroundings<'_>) -> Result<InitReport, Blame> {
     die_with_slot(around.slot)?;
+    sys::be_prompt();
+    limit_processes();
     // So that a program that signals its process group reaches only what is in the container.
     rustix::process::setpgid(None, None).doing(|| "creating a process group".to_owned())?;
     sys::map_ids((job.user, job.group), around.ids)?;
@@ -119,6 +122,22 @@ fn die_with_slot(slot: &OwnedFd) -> Result<(), Blame> {
         Ok(0) | Err(_) => Ok(()),
         Ok(_) => Err(Blame::Machine("the slot has ended".to_owned())),
     }
+}
+
+/// Limits the processes of this job, as its control group does where there is one. The kernel
+/// counts them by user and user namespace, so nobody else's count; root's are not limited so.
+fn limit_processes() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nproc);
+    let lower = |now: Option<u64>| Some(now.map_or(PROCESSES_MAX, |now| now.min(PROCESSES_MAX)));
+    // Without it there is still the user's own limit.
+    let _ = setrlimit(
+        Resource::Nproc,
+        Rlimit {
+            current: lower(limit.current),
+            maximum: lower(limit.maximum),
+        },
+    );
 }
 
 /// Takes from the bounding set what the program must not get, even as user 0.

@@ -62,6 +62,7 @@ pub(crate) fn run(
     config: &SlotConfig,
     host: Result<(&Host, Cgroup), Failure>,
 ) -> io::Result<()> {
+    sys::be_prompt();
     let slot = host.and_then(|(host, cgroup)| SlotProcess::new(&control, config, host, cgroup));
     let mut slot = match slot {
         Ok(slot) => slot,

@@ -132,12 +132,19 @@ pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// The processes on this machine whose environment holds this text.
-pub(crate) fn processes_with(text: &str) -> Vec<u32> {
+/// Every process on this machine.
+pub(crate) fn all_processes() -> Vec<u32> {
     fs::read_dir("/proc")
         .unwrap()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// The processes on this machine whose environment holds this text.
+pub(crate) fn processes_with(text: &str) -> Vec<u32> {
+    all_processes()
+        .into_iter()
         .filter(|pid| {
             fs::read(format!("/proc/{pid}/environ"))
                 .is_ok_and(|environment| String::from_utf8_lossy(&environment).contains(text))

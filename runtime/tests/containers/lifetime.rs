@@ -2,11 +2,12 @@
 
 use crate::{
     Test,
-    fixture::{self, Fixture, eventually, processes_with},
+    fixture::{self, Fixture, all_processes, eventually, processes_with},
 };
 use maelstrom_runtime::{FindingResult, Launcher, check};
 use maelstrom_spec::{JobError, JobStatus};
 use std::{
+    collections::BTreeSet,
     io::{BufRead, BufReader},
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
@@ -26,6 +27,10 @@ pub(crate) const TESTS: &[Test] = &[
         a_cancellation_before_the_start_counts,
     ),
     ("a_timeout_ends_a_fork_bomb", a_timeout_ends_a_fork_bomb),
+    (
+        "a_job_has_a_limited_number_of_processes",
+        a_job_has_a_limited_number_of_processes,
+    ),
     ("a_dropped_slot_ends_its_job", a_dropped_slot_ends_its_job),
     (
         "a_killed_client_leaves_nothing",
@@ -99,6 +104,22 @@ fn a_timeout_ends_a_fork_bomb(fixture: &Fixture) {
     assert_eq!(processes_with(&marker), Vec::<u32>::new());
 }
 
+fn a_job_has_a_limited_number_of_processes(fixture: &Fixture) {
+    let limited = fixture.output_of(&fixture.job(&["crowd", "6000"]));
+    let made: u32 = limited.trim().parse().unwrap();
+    // SAFETY: asks for this process's user.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    let has_cgroups = !check(&fixture.launcher).unwrap().iter().any(|finding| {
+        matches!(&finding.result, FindingResult::Absent { consequence }
+            if consequence.contains("fork bomb"))
+    });
+    if is_root && !has_cgroups {
+        eprintln!("SKIPPED: root has no limit on processes without control groups");
+    } else {
+        assert!((1000..5000).contains(&made), "{made}");
+    }
+}
+
 fn a_dropped_slot_ends_its_job(fixture: &Fixture) {
     let marker = marker();
     let job = marked(fixture, &["sleep"], &marker);
@@ -156,15 +177,43 @@ fn a_killed_client_leaves_nothing(fixture: &Fixture) {
         .unwrap();
     // Client, launcher, slot, program; init does not let itself be looked at.
     eventually("the job runs", || processes_with(&marker).len() >= 4);
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let ours = namespaces_of(std::process::id());
+    let theirs: BTreeSet<PathBuf> = processes_with(&marker)
+        .into_iter()
+        .flat_map(namespaces_of)
+        .filter(|namespace| !ours.contains(namespace))
+        .collect();
+    assert!(theirs.len() >= 5, "{theirs:?}");
     client.kill().unwrap();
     assert_eq!(client.wait().unwrap().signal(), Some(libc::SIGKILL));
     eventually("everything has ended", || {
         processes_with(&marker).is_empty()
     });
+    eventually("no process is left in its namespaces", || {
+        all_processes()
+            .into_iter()
+            .flat_map(namespaces_of)
+            .all(|namespace| !theirs.contains(&namespace))
+    });
+    assert_eq!(
+        std::fs::read_to_string("/proc/self/mountinfo").unwrap(),
+        mounts
+    );
     let groups: Vec<PathBuf> = cgroups_of_launchers_that_are_gone();
     eventually("its control groups are gone", || {
         groups.iter().all(|group| !group.exists())
     });
+}
+
+/// The namespaces that a process is in, as their names in `/proc`.
+fn namespaces_of(pid: u32) -> BTreeSet<PathBuf> {
+    std::fs::read_dir(format!("/proc/{pid}/ns"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .collect()
 }
 
 fn cgroups_of_launchers_that_are_gone() -> Vec<PathBuf> {
