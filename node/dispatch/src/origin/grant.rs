@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 /// How far behind the first a job may stand that is preferred for its layers.
 const WINDOW: usize = 16;
+/// With more jobs than this for each slot, whoever takes work in advance takes short jobs too.
+const MANY_EACH: u64 = 8;
 
 /// What a node asks for.
 #[derive(Clone, Copy)]
@@ -126,6 +128,7 @@ impl Origin {
         } else {
             0
         };
+        let jobs = self.backlog.len() as u64;
         let held = self.peers.get(&node).map_or(0, |peer| peer.leases.len());
         let room = MAX_LEASES.saturating_sub(held);
         let mut leases = Vec::new();
@@ -153,7 +156,44 @@ impl Origin {
             taken_bytes += record.job.payload.len();
             leases.extend(self.lease(cx.now, id, node, request.number));
         }
+        if batch_us > 0 && jobs > MANY_EACH * self.slots_to_expect(cx) {
+            let even = u128::from(taken_us) * u128::from(jobs) / u128::from(work_us.max(1));
+            let even = usize::try_from(even * 3 / 4)
+                .unwrap_or(usize::MAX)
+                .min(room);
+            while leases.len() < even && taken_bytes < MESSAGE_BYTES {
+                let Some(id) = self.shortest_for(cx, &mut chooser) else {
+                    break;
+                };
+                taken_bytes += self
+                    .jobs
+                    .get(&id)
+                    .map_or(0, |record| record.job.payload.len());
+                leases.extend(self.lease(cx.now, id, node, request.number));
+            }
+        }
         leases
+    }
+
+    /// The shortest job of those whose turn it is by their priority.
+    ///
+    /// Where there are very many jobs, the longest first would leave thousands of the shortest to
+    /// the end, and the end would be spent on messages. So whoever takes a part of the work takes
+    /// three quarters of the same part of the jobs; the rest keeps enough short ones back to even
+    /// out who ends when.
+    fn shortest_for(&self, cx: &Context<'_>, chooser: &mut Chooser) -> Option<JobId> {
+        let classes = chooser
+            .classes
+            .iter()
+            .filter_map(|needs| self.backlog.class(needs));
+        let queue = classes.min_by_key(|queue| queue.peek().map(|(_, rank)| rank))?;
+        let (_, first) = queue.peek()?;
+        let (id, last) = queue.iter().next_back()?;
+        let record = self.jobs.get(&id)?;
+        let same = last.priority == first.priority && last.estimate.is_some();
+        let fresh = record.attempts().is_empty();
+        let layers = &record.job.layers;
+        (same && fresh && self.pull_us(cx, chooser, layers) == 0).then_some(id)
     }
 
     /// How many slots of the mesh this origin may count on: those it holds and those that are
