@@ -301,6 +301,8 @@ impl Membership {
             .filter(|other| other.peer.tag != self.own)
             .take(room)
             .collect();
+        // A few more will come.
+        self.view.reserve(others.len() + others.len() / 16);
         let members = others.iter().map(|other| foca::Member::alive(other.peer));
         let applied = self.foca.apply_many(members, false, self.wishes.at(now));
         debug_assert!(applied.is_ok(), "nothing is encoded");

@@ -185,6 +185,14 @@ impl View {
         self.up
     }
 
+    /// Makes room for so many more nodes, and no more than that.
+    pub(crate) fn reserve(&mut self, additional: usize) {
+        self.entries.reserve_exact(additional);
+        let entries = &self.entries;
+        self.index
+            .reserve(additional, |index| mix(entries[*index as usize].tag));
+    }
+
     /// How many nodes are held, up and down.
     pub(crate) fn known(&self) -> usize {
         self.entries.len()

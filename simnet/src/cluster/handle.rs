@@ -229,6 +229,13 @@ impl Cluster {
         let local = self.nodes[number].clock.at(now);
         match event {
             gossip::Event::Up(id) => {
+                let eligible = self.membership(number).is_some_and(|membership| {
+                    let member = membership.view().get(&id);
+                    member.is_some_and(|member| member.profile.may_coordinate)
+                });
+                if !eligible {
+                    return;
+                }
                 if let Some(election) = machine(&mut self.nodes, number, |m| m.election.as_mut()) {
                     election.add_eligible(local, id);
                 }

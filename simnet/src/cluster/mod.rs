@@ -47,6 +47,8 @@ pub struct Setup {
     pub staleness: Vec<Duration>,
     /// How long a death takes to show in the shared picture.
     pub death_shows: Duration,
+    /// How many nodes, from the first on, may coordinate.
+    pub eligible: usize,
     /// Whether nodes run jobs.
     pub jobs: bool,
     /// By how much clocks may run too fast or too slow: 0.01 for a hundredth.
@@ -80,6 +82,7 @@ impl Setup {
             own_views: true,
             staleness: vec![Duration::from_secs(1)],
             death_shows: Duration::from_secs(10),
+            eligible: nodes,
             jobs: true,
             clock_skew: 0.0,
             layers: Vec::new(),
@@ -623,7 +626,7 @@ impl Cluster {
                     dispatch::Lending::Idle => gossip::Lending::Idle,
                     dispatch::Lending::Never => gossip::Lending::Never,
                 },
-                may_coordinate: true,
+                may_coordinate: number < self.setup.eligible,
                 version: "0.1.0".into(),
                 addresses: vec!["/ip4/10.0.0.1/tcp/4001".into(), "10.0.0.1:4002".into()],
                 ..gossip::Profile::new(gossip_id(number), slots)
@@ -653,7 +656,9 @@ impl Cluster {
                 self.setup.election,
                 machine_seed,
             );
-            made.add_eligible(local, gossip_id(number));
+            if number < self.setup.eligible {
+                made.add_eligible(local, gossip_id(number));
+            }
             election = Some(made);
         } else {
             self.show(Shows::Up(number as u32, life));
@@ -690,7 +695,7 @@ impl Cluster {
             };
             membership.introduce(local, &roster);
             while membership.poll_event().is_some() {}
-            for other in 0..roster.len() {
+            for other in 0..roster.len().min(self.setup.eligible) {
                 election.add_eligible(local, gossip_id(other));
             }
         }

@@ -24,7 +24,7 @@ const KILLS: usize = 100;
 
 fn run(options: &Options) -> anyhow::Result<Report> {
     let nodes = options.nodes.unwrap_or(20);
-    let jobs = options.jobs.unwrap_or(30_000);
+    let jobs = options.jobs.unwrap_or(300_000);
     let durations = options.durations()?;
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(options.seed);
     let mut setup = Setup::new(options.seed, nodes, 4);

@@ -28,7 +28,7 @@ const ARTIFACTS_BYTES: u64 = 20_000_000;
 
 /// How long a changed advert takes to show in one node's view. Measured at 10,000 nodes by
 /// the membership scenario: deciles of the time until a node knows.
-pub(super) const STALENESS_MS: [u64; 10] = [400, 500, 580, 640, 700, 760, 820, 880, 960, 1_200];
+pub(super) const STALENESS_MS: [u64; 10] = [600, 620, 620, 640, 640, 780, 800, 800, 820, 1_220];
 
 /// The mesh that jobs run on, with shared views of that age.
 pub(super) fn setup(seed: u64, nodes: usize, slots: u16) -> Setup {

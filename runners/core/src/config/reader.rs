@@ -4,8 +4,8 @@ use super::{
     ConfigError, ConfigType, Environment, Given, Origin, Program, ValueSpec,
     program::generic_variable,
 };
-use maelstrom_spec::Excerpt;
 use clap::{ArgMatches, parser::ValueSource};
+use maelstrom_spec::Excerpt;
 use std::{
     ffi::OsString,
     fmt::Write,
