@@ -25,8 +25,6 @@ pub enum Invariant {
     TermsGrow,
     /// Once faults have stopped, all nodes know the same.
     ViewsConverge,
-    /// A core's own books balance.
-    BooksBalance,
 }
 
 impl Invariant {
@@ -42,7 +40,6 @@ impl Invariant {
             Self::OneCoordinator => "one_coordinator",
             Self::TermsGrow => "terms_grow",
             Self::ViewsConverge => "views_converge",
-            Self::BooksBalance => "books_balance",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Everything goes wrong, for many seeds.
 
 use std::{
+    panic::catch_unwind,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -128,9 +129,15 @@ fn run(options: &Options) -> anyhow::Result<Report> {
             if seed >= options.seed + seeds {
                 break;
             }
-            match run_seed(seed, nodes, jobs, &durations, None) {
-                Ok(cluster) => lock(&outcomes).push(outcome(seed, &cluster)),
-                Err(broken) => lock(&failures).push((seed, broken)),
+            // A core panics where its own books don't balance.
+            let ran = catch_unwind(|| run_seed(seed, nodes, jobs, &durations, None));
+            match ran {
+                Ok(Ok(cluster)) => lock(&outcomes).push(outcome(seed, &cluster)),
+                Ok(Err(broken)) => lock(&failures).push((seed, broken.to_string())),
+                Err(_) => {
+                    let seen = "a core panicked, as said above (books_balance)".to_owned();
+                    lock(&failures).push((seed, seen));
+                }
             }
             bar.inc(1);
         }

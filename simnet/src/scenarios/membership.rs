@@ -16,7 +16,7 @@ use crate::{
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "membership",
     about: "how long a join, an advert and a crash take to be known to 99 % of the nodes, false \
-            deaths at 1 % loss, and bytes at rest (1,000 nodes; 10,000 take 9 GB and minutes)",
+            deaths at 1 % loss, and bytes at rest (1,000 nodes; 10,000 take 14 GB and minutes)",
     run,
 };
 

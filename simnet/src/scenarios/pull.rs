@@ -486,12 +486,7 @@ fn run(options: &Options) -> anyhow::Result<Report> {
                 swarm.flows.sent_bytes(0) as f64 / LAYER_BYTES as f64
             ),
             swarm.messages.to_string(),
-            if trouble.slow.is_some() {
-                "-"
-            } else {
-                "2 copies"
-            }
-            .to_owned(),
+            if name == "none" { "2 copies" } else { "" }.to_owned(),
         ]);
         lines.push(Line {
             name: name.to_owned(),
