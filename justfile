@@ -17,8 +17,8 @@ check:
 ci:
     bash .ci/run
 
-# Run the simulator: `just sim --help`, `just sim SEED`
-sim *ARGS:
+# Run the simulator: 10,000 seeds of faults (half an hour), or `just sim --help`, `just sim faults --seed 13`
+sim *ARGS="faults --seeds 10000 --threads 2":
     cargo run --release -q -p simnet -- {{ ARGS }}
 
 # Compare with cargo-nextest and Maelstrom 0.14: `just bench`, `just bench --rounds 3 trivial`
