@@ -122,14 +122,14 @@ impl Slot {
         if network != JobNetwork::Local {
             return Ok(self.isolated.clone());
         }
-        if self.local.is_none() {
-            let local = self
-                .launcher
-                .fork_slot(self.layers_root.clone())
-                .map_err(|error| JobError::System(error.to_string()))?;
-            self.local = Some(Arc::new(local));
+        if let Some(local) = &self.local {
+            return Ok(local.clone());
         }
-        Ok(self.local.clone().unwrap_or_else(|| self.isolated.clone()))
+        let local = self
+            .launcher
+            .fork_slot(self.layers_root.clone())
+            .map_err(|error| JobError::System(error.to_string()))?;
+        Ok(self.local.insert(Arc::new(local)).clone())
     }
 }
 
