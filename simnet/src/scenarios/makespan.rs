@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
 use rand::{SeedableRng, rngs::Xoshiro256PlusPlus};
 
 use super::{Options, Scenario};
@@ -145,22 +144,6 @@ fn run_ours(options: &Options, nodes: usize, jobs: &[JobSpec]) -> anyhow::Result
     let mut cluster = Cluster::new(setup);
     cluster.start_acquainted(nodes);
     cluster.submit(Time::ZERO, 0, jobs.iter().copied());
-    let bar = options.bar(jobs.len() as u64, "jobs");
-    let mut until = Time::ZERO;
-    while (cluster.totals().reported as usize) < jobs.len() {
-        until = until + Duration::from_millis(100);
-        cluster.run_until(until).map_err(|broken| {
-            anyhow::anyhow!(
-                "{broken}\nto see it again: {}",
-                options.replay(SCENARIO.name, options.seed)
-            )
-        })?;
-        bar.set_position(cluster.totals().reported);
-        ensure!(
-            until < Time::from_secs_f64(3_600.0),
-            "the jobs end within an hour"
-        );
-    }
-    bar.finish_and_clear();
+    options.run_until_reported(SCENARIO.name, &mut cluster, Time::ZERO, jobs.len())?;
     Ok(cluster)
 }

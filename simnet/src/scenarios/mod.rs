@@ -8,11 +8,12 @@ mod membership;
 mod pull;
 mod survivors;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
+use anyhow::ensure;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{report::Report, workload::Durations};
+use crate::{cluster::Cluster, kernel::Time, report::Report, workload::Durations};
 
 /// A scenario, as the command line shows it.
 pub struct Scenario {
@@ -71,6 +72,38 @@ impl Options {
         ProgressBar::new(length)
             .with_style(style)
             .with_message(what)
+    }
+
+    /// Runs a mesh from `from` until `count` jobs are reported, with a progress bar.
+    ///
+    /// # Errors
+    ///
+    /// If a promise is broken, or an hour of virtual time is not enough.
+    pub(crate) fn run_until_reported(
+        &self,
+        scenario: &str,
+        cluster: &mut Cluster,
+        from: Time,
+        count: usize,
+    ) -> anyhow::Result<()> {
+        let bar = self.bar(count as u64, "jobs");
+        let mut until = from;
+        while (cluster.totals().reported as usize) < count {
+            until = until + Duration::from_millis(100);
+            cluster.run_until(until).map_err(|broken| {
+                anyhow::anyhow!(
+                    "{broken}\nto see it again: {}",
+                    self.replay(scenario, self.seed)
+                )
+            })?;
+            bar.set_position(cluster.totals().reported);
+            ensure!(
+                until < Time::from_secs_f64(3_600.0),
+                "the jobs end within an hour"
+            );
+        }
+        bar.finish_and_clear();
+        Ok(())
     }
 
     /// The command that runs one seed of a scenario again.

@@ -1,9 +1,5 @@
 //! Half of the nodes die in the middle of a run.
 
-use std::time::Duration;
-
-use anyhow::ensure;
-
 use super::{Options, Scenario, makespan};
 use crate::{
     baseline,
@@ -34,23 +30,7 @@ fn run(options: &Options) -> anyhow::Result<Report> {
     cluster.submit(begin, 0, jobs);
     let deaths = (nodes - nodes / 2..nodes).map(|node| (begin + die_at, Fault::Kill(node)));
     cluster.plan(deaths.collect());
-    let bar = options.bar(count as u64, "jobs");
-    let mut until = begin;
-    while (cluster.totals().reported as usize) < count {
-        until = until + Duration::from_millis(100);
-        cluster.run_until(until).map_err(|broken| {
-            anyhow::anyhow!(
-                "{broken}\nto see it again: {}",
-                options.replay(SCENARIO.name, options.seed)
-            )
-        })?;
-        bar.set_position(cluster.totals().reported);
-        ensure!(
-            until < Time::from_secs_f64(3_600.0),
-            "the jobs end within an hour"
-        );
-    }
-    bar.finish_and_clear();
+    options.run_until_reported(SCENARIO.name, &mut cluster, begin, count)?;
     let ours = cluster.totals().last_report.since(begin).as_secs_f64();
     let mut report = Report::new(
         "Half of the nodes are killed half-way",
