@@ -2,11 +2,12 @@ use maelstrom_content::LayerId;
 use maelstrom_dispatch::Rank;
 use maelstrom_runtime::{ContainerMount, JobNetwork, Privileges, Root, TerminalSize};
 use maelstrom_spec::{JobError, JobOutcome};
+use serde::{Deserialize, Serialize};
 use std::{fmt, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
 
 /// What a job's program sees around itself, with everything resolved: layers by hash, the
 /// environment evaluated. Many jobs share one.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Container {
     /// Layers, lowest first. At least one.
     pub layers: Vec<LayerId>,
@@ -66,8 +67,34 @@ impl fmt::Display for JobId {
 /// What happens to a job, in this order.
 #[derive(Debug)]
 pub enum JobEvent {
-    /// It has a slot.
-    Running,
+    /// It has a slot. Comes again where a job is run again, after the loss of a node say.
+    Running {
+        /// The name of the node that runs it; `None`: the node it was submitted to.
+        on: Option<Arc<str>>,
+    },
     /// It is over. Always the last event, and always comes.
     Completed(Result<JobOutcome, JobError>),
+}
+
+/// What is told of a job: called from another thread for each event, in order.
+pub type Handler = Box<dyn FnMut(JobId, JobEvent) + Send>;
+
+/// Something that runs jobs: the slots of this machine, a whole mesh, or a daemon that is asked to.
+pub trait JobService: fmt::Debug + Send + Sync {
+    /// Takes the number of a job that will be submitted later. Numbers count from 0.
+    fn reserve(&self) -> JobId;
+
+    /// Queues a job under a number that was reserved for it, and returns at once. Each number
+    /// is used once.
+    fn submit_reserved(&self, id: JobId, job: Job, handler: Handler);
+
+    /// Ends a job promptly with [`JobError::Cancelled`], unless it has ended.
+    fn cancel(&self, id: JobId);
+
+    /// Ends every job promptly with [`JobError::Cancelled`].
+    fn cancel_all(&self);
+
+    /// Cancels everything, and returns when nothing runs any more. Later jobs are cancelled at
+    /// once.
+    fn stop(&self);
 }

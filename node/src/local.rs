@@ -1,4 +1,4 @@
-use crate::{Job, JobEvent, JobId};
+use crate::{Handler, Job, JobEvent, JobId, JobService};
 use maelstrom_content::Store;
 use maelstrom_dispatch::Queue;
 use maelstrom_runtime::{Canceller, ContainerJob, Launcher, RunError, Slot, StartError};
@@ -9,8 +9,6 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard},
     thread::JoinHandle,
 };
-
-type Handler = Box<dyn FnMut(JobId, JobEvent) + Send>;
 
 /// A node that runs jobs on the slots of this machine.
 ///
@@ -40,11 +38,20 @@ struct State {
     stopping: bool,
 }
 
-#[derive(Default)]
 struct Running {
+    job: JobId,
     cancelled: bool,
     /// Once there is something to cancel.
     canceller: Option<Canceller>,
+}
+
+impl Running {
+    fn cancel(&mut self) {
+        self.cancelled = true;
+        if let Some(canceller) = &self.canceller {
+            canceller.cancel();
+        }
+    }
 }
 
 impl std::fmt::Debug for State {
@@ -124,16 +131,26 @@ impl Node {
         self.shared.work.notify_one();
     }
 
+    /// Ends one job: if it waits it completes at once, if it runs it is killed.
+    pub fn cancel(&self, id: JobId) {
+        let mut state = self.shared.lock();
+        let waiting = state.waiting.remove(&id);
+        for running in state.running.values_mut().filter(|r| r.job == id) {
+            running.cancel();
+        }
+        drop(state);
+        if let Some((_, mut handler)) = waiting {
+            handler(id, JobEvent::Completed(Err(JobError::Cancelled)));
+        }
+    }
+
     /// Ends every job: those that wait complete at once, those that run are killed.
     pub fn cancel_all(&self) {
         let mut state = self.shared.lock();
         let waiting = std::mem::take(&mut state.waiting);
         state.queue = Queue::new();
         for running in state.running.values_mut() {
-            running.cancelled = true;
-            if let Some(canceller) = &running.canceller {
-                canceller.cancel();
-            }
+            running.cancel();
         }
         drop(state);
         for (id, (_, mut handler)) in waiting {
@@ -151,6 +168,28 @@ impl Node {
             // A handler that panicked has said so already.
             let _ = thread.join();
         }
+    }
+}
+
+impl JobService for Node {
+    fn reserve(&self) -> JobId {
+        Node::reserve(self)
+    }
+
+    fn submit_reserved(&self, id: JobId, job: Job, handler: Handler) {
+        Node::submit_reserved(self, id, job, handler);
+    }
+
+    fn cancel(&self, id: JobId) {
+        Node::cancel(self, id);
+    }
+
+    fn cancel_all(&self) {
+        Node::cancel_all(self);
+    }
+
+    fn stop(&self) {
+        Node::stop(self);
     }
 }
 
@@ -175,7 +214,7 @@ struct Worker {
 impl Worker {
     fn work(&self, mut slot: Option<Slot>) {
         while let Some((id, job, mut handler)) = self.next() {
-            handler(id, JobEvent::Running);
+            handler(id, JobEvent::Running { on: None });
             let result = self.run(&mut slot, &job);
             self.shared.lock().running.remove(&self.index);
             handler(id, JobEvent::Completed(result));
@@ -189,11 +228,17 @@ impl Worker {
             if state.stopping {
                 return None;
             }
-            let next = state.queue.pop();
-            if let Some((id, _)) = next
-                && let Some((job, handler)) = state.waiting.remove(&id)
-            {
-                state.running.insert(self.index, Running::default());
+            // A job that was cancelled while it waited has left its place in the queue.
+            while let Some((id, _)) = state.queue.pop() {
+                let Some((job, handler)) = state.waiting.remove(&id) else {
+                    continue;
+                };
+                let running = Running {
+                    job: id,
+                    cancelled: false,
+                    canceller: None,
+                };
+                state.running.insert(self.index, running);
                 return Some((id, job, handler));
             }
             state = self
@@ -220,13 +265,14 @@ impl Worker {
         };
         {
             let mut state = self.shared.lock();
-            let running = state.running.entry(self.index).or_default();
-            if running.cancelled {
-                *slot = Some(ready);
-                return Err(JobError::Cancelled);
+            if let Some(running) = state.running.get_mut(&self.index) {
+                if running.cancelled {
+                    *slot = Some(ready);
+                    return Err(JobError::Cancelled);
+                }
+                ready.arm();
+                running.canceller = Some(ready.canceller());
             }
-            ready.arm();
-            running.canceller = Some(ready.canceller());
         }
         let container = &job.container;
         let container_job = ContainerJob {

@@ -98,7 +98,7 @@ fn watcher(to: &Sender<Seen>) -> impl FnMut(JobId, JobEvent) + Send + 'static {
     let to = to.clone();
     move |id, event| {
         let seen = match event {
-            JobEvent::Running => Seen::Running(id),
+            JobEvent::Running { .. } => Seen::Running(id),
             JobEvent::Completed(result) => {
                 Seen::Completed(id, result.map(|outcome| outcome.status))
             }
@@ -140,7 +140,7 @@ fn the_highest_rank_runs_first(fixture: &Fixture) {
     let (started, has_started) = channel();
     let waits = gate.clone();
     node.submit(fixture.job("exit 0"), move |_, event| {
-        if matches!(event, JobEvent::Running) {
+        if matches!(event, JobEvent::Running { .. }) {
             started.send(()).unwrap();
             drop(waits.lock().unwrap());
         }
@@ -190,6 +190,24 @@ fn cancelling_completes_everything(fixture: &Fixture) {
         next(&from),
         Seen::Completed(later, Ok(JobStatus::Exited(3)))
     );
+}
+
+fn cancelling_one_job_leaves_the_others(fixture: &Fixture) {
+    let node = fixture.node(1);
+    let (to, seen) = channel();
+    let running = node.submit(fixture.job("sleep 1000"), watcher(&to));
+    assert_eq!(next(&seen), Seen::Running(running));
+    let waiting = node.submit(fixture.job("exit 1"), watcher(&to));
+    let last = node.submit(fixture.job("exit 3"), watcher(&to));
+    node.cancel(waiting);
+    let cancelled = |id| Seen::Completed(id, Err(JobError::Cancelled));
+    assert_eq!(next(&seen), cancelled(waiting));
+    node.cancel(running);
+    assert_eq!(next(&seen), cancelled(running));
+    assert_eq!(next(&seen), Seen::Running(last));
+    assert_eq!(next(&seen), Seen::Completed(last, Ok(JobStatus::Exited(3))));
+    // Too late to mean anything.
+    node.cancel(last);
 }
 
 fn a_stopped_node_takes_no_jobs(fixture: &Fixture) {
@@ -280,12 +298,16 @@ fn parent(pid: u32) -> Option<u32> {
 fn main() {
     let fixture = Arc::new(Fixture::new());
     type Test = (&'static str, fn(&Fixture));
-    let tests: [Test; 6] = [
+    let tests: [Test; 7] = [
         ("every_job_completes_once", every_job_completes_once),
         ("the_highest_rank_runs_first", the_highest_rank_runs_first),
         (
             "cancelling_completes_everything",
             cancelling_completes_everything,
+        ),
+        (
+            "cancelling_one_job_leaves_the_others",
+            cancelling_one_job_leaves_the_others,
         ),
         ("a_stopped_node_takes_no_jobs", a_stopped_node_takes_no_jobs),
         (

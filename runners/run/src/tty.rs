@@ -90,7 +90,7 @@ fn run_to_end(
         let _ = (&handler_wake).write(&[0]);
     });
     match events.recv() {
-        Ok(JobEvent::Running) => {}
+        Ok(JobEvent::Running { .. }) => {}
         Ok(JobEvent::Completed(result)) => {
             show("")?;
             return Ok(result);
@@ -193,7 +193,7 @@ impl Session<'_> {
                     self.drain()?;
                     return Ok(result);
                 }
-                Ok(JobEvent::Running) | Err(TryRecvError::Empty) => {}
+                Ok(JobEvent::Running { .. }) | Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => return Ok(Err(dropped())),
             }
             if !self.filter.is_pending() {

@@ -409,7 +409,7 @@ impl<F: Framework> Round<'_, F> {
         let mut test = Some(test);
         self.running += 1;
         client.submit(request, move |id, event| match event {
-            JobEvent::Running => {
+            JobEvent::Running { .. } => {
                 if let Some(test) = test.as_ref().filter(|test| test.failed.is_none()) {
                     ui.running(id.0, &test.name());
                 }
