@@ -29,6 +29,9 @@ pub enum Lending {
 pub struct Profile {
     /// Whose profile this is.
     pub node: NodeId,
+    /// What its owner calls it, say its host name: at most 64 bytes. Several nodes may have one
+    /// name.
+    pub name: Box<str>,
     /// How many jobs the node runs at a time.
     pub slots_total: u16,
     /// The processor architecture as Rust names it, say `x86_64`: at most 32 bytes.
@@ -97,6 +100,8 @@ impl Profile {
     /// bytes beside its header and a few membership updates.
     pub const MAX_SIZE_BYTES: usize = 1_024;
     const MAX_WORD_BYTES: usize = 32;
+    /// The longest name of a node in bytes.
+    pub const MAX_NAME_BYTES: usize = 64;
     const MAX_LABELS: usize = 16;
     const MAX_LABEL_BYTES: usize = 64;
     const MAX_ADDRESSES: usize = 8;
@@ -106,6 +111,7 @@ impl Profile {
     pub fn new(node: NodeId, slots_total: u16) -> Self {
         Self {
             node,
+            name: Box::default(),
             slots_total,
             architecture: Box::default(),
             labels: Vec::new(),
@@ -124,6 +130,7 @@ impl Profile {
     /// [`Self::MAX_SIZE_BYTES`].
     pub(crate) fn encode(&self) -> Result<Vec<u8>, AdvertError> {
         let limits = [
+            ("name", "bytes", self.name.len(), Self::MAX_NAME_BYTES),
             (
                 "architecture",
                 "bytes",

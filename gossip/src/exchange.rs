@@ -80,6 +80,19 @@ impl Membership {
         }
     }
 
+    /// Tells `node` that this node is there, and its whole advert.
+    pub(crate) fn announce_advert(&mut self, now: Instant, node: NodeId) {
+        let peer = crate::id::Peer {
+            tag: node.tag(),
+            generation: self.view.generation(node.tag()).unwrap_or(0),
+        };
+        let announced = self.foca.announce(peer, self.wishes.at(now));
+        debug_assert!(announced.is_ok(), "an announcement always fits");
+        let mut message = vec![ITEMS];
+        self.put_advert(self.own, &mut message);
+        self.send(node, message);
+    }
+
     fn request_roster(&mut self, now: Instant) {
         let Some(pull) = self.roster else {
             return;

@@ -379,6 +379,17 @@ impl Membership {
         self.settle(now);
     }
 
+    /// Makes this node known to `node` at once, where gossip would take about a second: for a
+    /// node that has something to say to it now. Repeats nothing, as gossip does that.
+    pub fn greet(&mut self, now: Instant, node: NodeId) {
+        if node == self.node || self.left {
+            return;
+        }
+        self.remember_contact(node);
+        self.announce_advert(now, node);
+        self.settle(now);
+    }
+
     /// Leaves for good: the others hear of it at once instead of having to find out.
     pub fn leave(&mut self, now: Instant) {
         if self.left {

@@ -150,6 +150,12 @@ impl Dispatcher {
         self.event(now, view, |this, cx| this.1.set_lending(cx, lending));
     }
 
+    /// Before this node stops: takes no more jobs of others and gives back those that have not
+    /// started. Those that run go on.
+    pub fn drain(&mut self, now: Instant, view: &dyn View) {
+        self.event(now, view, |this, cx| this.1.drain(cx));
+    }
+
     /// The owner came back or went away. With [`Lending::Idle`], coming back hands all jobs of
     /// others back, started or not.
     pub fn set_owner_active(&mut self, now: Instant, view: &dyn View, active: bool) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use maelstrom_cores::MeshView;
 use maelstrom_dispatch::{self as dispatch, Action, Body, Progress};
 use maelstrom_gossip as gossip;
 
@@ -9,7 +10,7 @@ use super::{
     Cluster, Event, Invariant, Message, Sabotage, Shows, dispatch_id, gossip_id,
     node::{Machines, Node},
     node_number,
-    views::{OwnView, SharedFor, SharedView},
+    views::{SharedFor, SharedView},
 };
 use crate::kernel::Time;
 
@@ -29,7 +30,7 @@ fn with_dispatcher<T>(
     let machines = node.machines.as_mut()?;
     let dispatcher = machines.dispatcher.as_mut()?;
     Some(match &machines.membership {
-        Some(membership) => act(dispatcher, local, &OwnView(membership.view())),
+        Some(membership) => act(dispatcher, local, &MeshView(membership.view())),
         None => {
             let view = SharedFor {
                 view: shared,

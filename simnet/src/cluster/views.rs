@@ -31,60 +31,6 @@ pub fn dispatch_id(number: usize) -> dispatch::NodeId {
     dispatch::NodeId::from_bytes(node_key(number))
 }
 
-/// A node's own membership, as dispatch wants to see it.
-pub(crate) struct OwnView<'a>(pub(crate) &'a gossip::View);
-
-impl OwnView<'_> {
-    fn id(member: gossip::Member<'_>) -> dispatch::NodeId {
-        dispatch::NodeId::from_bytes(*member.node().as_bytes())
-    }
-}
-
-impl dispatch::View for OwnView<'_> {
-    fn member(&self, node: dispatch::NodeId) -> Option<dispatch::Member<'_>> {
-        let member = self.0.get(&gossip::NodeId::from_bytes(*node.as_bytes()))?;
-        Some(dispatch::Member {
-            capabilities: dispatch::Capabilities {
-                slots: member.profile.slots_total,
-                architecture: &member.profile.architecture,
-                labels: &member.profile.labels,
-            },
-            slots_free: member.load.slots_free,
-            lends: member.profile.lending != gossip::Lending::Never,
-        })
-    }
-
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn nth(&self, index: usize) -> Option<dispatch::NodeId> {
-        self.0.nth(index).map(Self::id)
-    }
-
-    fn loaded_len(&self) -> usize {
-        self.0.queueing()
-    }
-
-    fn nth_loaded(&self, index: usize) -> Option<dispatch::NodeId> {
-        (index < self.0.queueing()).then(|| self.0.nth(index).map(Self::id))?
-    }
-
-    fn slots(&self) -> dispatch::MeshSlots {
-        let slots = self.0.slots();
-        dispatch::MeshSlots {
-            total: slots.total,
-            free: slots.free,
-        }
-    }
-
-    fn holds_layer(&self, node: dispatch::NodeId, layer: &dispatch::LayerId) -> bool {
-        self.0
-            .get(&gossip::NodeId::from_bytes(*node.as_bytes()))
-            .is_some_and(|member| member.profile.layers.may_hold(&layer.0))
-    }
-}
-
 /// One picture of the mesh that all nodes share. What happens shows in it only after the time
 /// that news take to reach the nodes.
 #[derive(Debug, Default)]

@@ -102,6 +102,12 @@ impl Executor {
         self.settle(cx);
     }
 
+    pub(crate) fn drain(&mut self, cx: &mut Context<'_>) {
+        self.lending = Lending::Never;
+        self.hand_back(cx, false);
+        self.settle(cx);
+    }
+
     pub(crate) fn set_owner_active(&mut self, cx: &mut Context<'_>, active: bool) {
         self.owner_active = active;
         self.hand_back(cx, active && self.lending == Lending::Idle);
