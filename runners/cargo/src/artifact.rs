@@ -1,8 +1,7 @@
 //! A test binary: its tests, and the containers they run in.
 
 use crate::{
-    cargo_test::{self, BuiltFiles, ProjectPlaces, SharedLayers},
-    host::Identity,
+    cargo_test::{self, BuiltFiles},
     libtest::{self, HarnessArguments},
     options::CargoOptions,
     workspace::Workspace,
@@ -11,12 +10,11 @@ use cargo_metadata::{Package, Target};
 use maelstrom_content::{BuildContext, LayerId, Store};
 use maelstrom_runner::{
     filter::{CargoFacts, Facts, Pattern, TargetKind as Kind},
+    host::{self, Identity, ProjectPlaces, SharedLayers},
     metadata::{Metadata, TestConfiguration},
     runner::{Case, LazyClient, Surroundings, TestArtifact, Tools},
 };
-use maelstrom_spec::{
-    Collapsed, ContainerParent, ContainerSpec, ContainerUse, LayerSpec, collapse,
-};
+use maelstrom_spec::{ContainerSpec, ContainerUse, LayerSpec, collapse};
 use std::{
     borrow::Cow,
     collections::BTreeMap,
@@ -96,7 +94,12 @@ impl Workshop {
         if let Some(directory) = &self.workspace.metadata.build_directory {
             excluded.push(directory.as_std_path().to_owned());
         }
-        ProjectPlaces { roots, excluded }
+        ProjectPlaces {
+            roots,
+            excluded,
+            manifests: vec!["Cargo.toml"],
+            ..ProjectPlaces::default()
+        }
     }
 
     /// Where layers are kept, and what they are made with when libraries are looked for in
@@ -202,12 +205,12 @@ impl CargoArtifact {
                 .ids()
                 .into_iter()
                 .chain(built)
-                .map(cargo_test::built)
+                .map(host::built)
                 .collect())
         });
         Ok(ContainerSpec {
             layers: layers.clone()?,
-            environment: vec![cargo_test::literal_environment(&self.environment)],
+            environment: vec![host::literal_environment(&self.environment)],
             working_directory: Some(self.directory.clone()),
             ..self.workshop.base.clone()
         })
@@ -226,11 +229,10 @@ impl CargoArtifact {
         let mut layers: Vec<LayerId> = vec![binary];
         if with_libraries {
             layers.push(
-                cargo_test::libraries(store, &context, vec![self.binary.clone()])
-                    .map_err(message)?,
+                host::libraries(store, &context, vec![self.binary.clone()]).map_err(message)?,
             );
         }
-        Ok(layers.into_iter().map(cargo_test::built).collect())
+        Ok(layers.into_iter().map(host::built).collect())
     }
 
     /// Where the binary is in a container that is not like `cargo test`'s.
@@ -296,7 +298,7 @@ impl TestArtifact for CargoArtifact {
         } else {
             Cow::Owned(self.path_at_root())
         };
-        let mut container = parentless(collapsed);
+        let mut container = host::parentless(collapsed);
         container
             .layers
             .extend(self.binary_layers(&path, configuration.include_shared_libraries)?);
@@ -335,22 +337,4 @@ fn mentions(configuration: &TestConfiguration, metadata: &Metadata<Pattern>) -> 
                 .any(|name| name == cargo_test::NAME)
         })
     })
-}
-
-/// A collapsed container as one to be collapsed again.
-fn parentless(collapsed: Collapsed) -> ContainerSpec {
-    ContainerSpec {
-        parent: collapsed.image.map(|image| ContainerParent::Image {
-            name: image.name,
-            members: image.members,
-        }),
-        layers: collapsed.layers,
-        environment: collapsed.environment,
-        mounts: collapsed.mounts,
-        network: Some(collapsed.network),
-        enable_writable_file_system: Some(collapsed.enable_writable_file_system),
-        working_directory: collapsed.working_directory,
-        user: Some(collapsed.user),
-        group: Some(collapsed.group),
-    }
 }

@@ -4,7 +4,6 @@ use crate::{
     artifact::{CargoArtifact, Invocation, key},
     cargo_test,
     collection::Collection,
-    host::Identity,
     options::CargoOptions,
     sysroot::Toolchain,
     workspace::{Workspace, directory, kind_of},
@@ -13,6 +12,7 @@ use anyhow::Result;
 use cargo_metadata::{Package, PackageId, Target};
 use maelstrom_runner::{
     filter::{CargoFacts, Selection, TargetKind as Kind},
+    host::{self, Identity},
     listing::CaseMetadata,
     metadata::MetadataOptions,
     runner::{Collected, Project, Sink, Tools},
@@ -63,7 +63,7 @@ impl CargoProject {
                     .and_then(|path| std::path::absolute(path).ok()),
             )
             .collect();
-        let base = cargo_test::base_container(&identity, inside.iter().map(PathBuf::as_path));
+        let base = host::base_container(&identity, inside.iter().map(PathBuf::as_path));
         CargoProject {
             workspace: Arc::new(workspace),
             options,

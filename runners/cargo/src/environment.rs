@@ -2,7 +2,10 @@
 //! variables of the user that are meant for tests.
 
 use cargo_metadata::Package;
-use maelstrom_runner::filter::TargetKind as Kind;
+use maelstrom_runner::{
+    filter::TargetKind as Kind,
+    host::{language, search_path},
+};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -58,16 +61,6 @@ const PREFIXES: [&str; 8] = [
     "QUICKCHECK_",
     "RUST_",
     "TEST_",
-];
-
-/// Where programs are looked for after the user's own path.
-const STANDARD_PATH: [&str; 6] = [
-    "/usr/local/sbin",
-    "/usr/local/bin",
-    "/usr/sbin",
-    "/usr/bin",
-    "/sbin",
-    "/bin",
 ];
 
 /// The part that all tests of a workspace share.
@@ -225,32 +218,6 @@ fn package_variables(package: &Package) -> Vec<(&'static str, String)> {
     variables
 }
 
-/// The container holds no locales but the two that the C library brings with it.
-fn language(user: &BTreeMap<String, String>) -> Option<String> {
-    let chosen = ["LC_ALL", "LC_CTYPE", "LANG"]
-        .iter()
-        .find_map(|name| user.get(*name).filter(|value| !value.is_empty()))?;
-    let lower = chosen.to_ascii_lowercase();
-    let unicode = lower.ends_with("utf-8") || lower.ends_with("utf8");
-    Some(if unicode { "C.UTF-8" } else { "C" }.to_owned())
-}
-
-/// The user's directories of programs, so that an added program is found where it lies, and then
-/// the standard ones.
-fn search_path(user: &str) -> String {
-    let mut directories: Vec<&str> = Vec::new();
-    for directory in user
-        .split(':')
-        .filter(|directory| directory.starts_with('/'))
-        .chain(STANDARD_PATH)
-    {
-        if !directories.contains(&directory) {
-            directories.push(directory);
-        }
-    }
-    directories.join(":")
-}
-
 /// `my-package` as it starts the names of its environment variables: `MY_PACKAGE`.
 fn screaming(name: &str) -> String {
     name.to_ascii_uppercase().replace('-', "_")
@@ -365,18 +332,5 @@ mod tests {
                 && !library.contains_key("CARGO_TARGET_TMPDIR")
         );
         assert_eq!(library["OUT_DIR"], "/t/out");
-    }
-
-    #[test]
-    fn languages_become_those_that_need_no_files() {
-        for (variables, expected) in [
-            (map(&[]), None),
-            (map(&[("LANG", "en_US.UTF-8")]), Some("C.UTF-8")),
-            (map(&[("LANG", "C.utf8")]), Some("C.UTF-8")),
-            (map(&[("LANG", "en_US.UTF-8"), ("LC_ALL", "C")]), Some("C")),
-            (map(&[("LANG", "de_DE@euro"), ("LC_ALL", "")]), Some("C")),
-        ] {
-            assert_eq!(language(&variables).as_deref(), expected, "{variables:?}");
-        }
     }
 }

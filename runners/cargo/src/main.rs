@@ -11,10 +11,8 @@ mod collection;
 mod environment;
 mod framework;
 mod harness;
-mod host;
 mod libtest;
 mod options;
-mod project;
 mod sysroot;
 mod workspace;
 

@@ -4,6 +4,7 @@ pub mod client;
 mod command_layer;
 pub mod config;
 pub mod filter;
+pub mod host;
 pub mod listing;
 pub mod metadata;
 pub mod runner;

@@ -1,6 +1,6 @@
 //! Which files of a project its tests see: what version control tracks or does not ignore.
 
-use maelstrom_runner::runner::Tools;
+use crate::runner::Tools;
 use std::{
     ffi::OsStr,
     fs,
@@ -12,7 +12,7 @@ use std::{
 
 /// Something that a test sees of its project.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum ProjectEntry {
+pub(super) enum ProjectEntry {
     /// A regular file.
     File(PathBuf),
     /// A directory, without its contents, and its permission bits.
@@ -25,18 +25,29 @@ pub(crate) enum ProjectEntry {
 const VERSION_CONTROL: [&str; 6] = [".git", ".hg", ".jj", ".svn", ".pijul", "_darcs"];
 
 /// What tests see of the directory `root`, in the order of the paths. What lies in `excluded`
-/// directories, and in directories tagged as caches, is left out. Sockets, devices and files that
-/// cannot be read are left out too.
-pub(crate) fn entries(root: &Path, excluded: &[PathBuf], tools: &Tools) -> Vec<ProjectEntry> {
-    let mut found = walk(root, excluded, true);
-    // A directory that version control ignores as a whole (an unpacked crate inside of some other
-    // repository) is a project without version control.
-    let manifest = root.join("Cargo.toml");
-    let tracked = found
+/// directories or has one of the `excluded_names`, and in directories tagged as caches, is left
+/// out. Sockets, devices and files that cannot be read are left out too.
+pub(super) fn entries(
+    root: &Path,
+    excluded: &[PathBuf],
+    excluded_names: &[&'static str],
+    manifests: &[&str],
+    tools: &Tools,
+) -> Vec<ProjectEntry> {
+    let mut found = walk(root, excluded, excluded_names, true);
+    // A directory that version control ignores as a whole (an unpacked package inside of some
+    // other repository) is a project without version control.
+    let manifests: Vec<PathBuf> = manifests
         .iter()
-        .any(|entry| matches!(entry, ProjectEntry::File(path) if *path == manifest));
-    if !tracked && manifest.exists() {
-        found = walk(root, excluded, false);
+        .map(|name| root.join(name))
+        .filter(|path| path.exists())
+        .collect();
+    let tracked = found.iter().any(|entry| match entry {
+        ProjectEntry::File(path) => manifests.is_empty() || manifests.contains(path),
+        _ => false,
+    });
+    if !tracked {
+        found = walk(root, excluded, excluded_names, false);
     } else if in_repository(root) {
         for path in tracked_but_ignored(root, tools) {
             // Its directories may be ignored, too, and then are not there yet.
@@ -55,8 +66,14 @@ pub(crate) fn entries(root: &Path, excluded: &[PathBuf], tools: &Tools) -> Vec<P
     found
 }
 
-fn walk(root: &Path, excluded: &[PathBuf], honour_ignore_files: bool) -> Vec<ProjectEntry> {
+fn walk(
+    root: &Path,
+    excluded: &[PathBuf],
+    excluded_names: &[&'static str],
+    honour_ignore_files: bool,
+) -> Vec<ProjectEntry> {
     let excluded = excluded.to_vec();
+    let excluded_names = excluded_names.to_vec();
     let top = root.to_owned();
     ignore::WalkBuilder::new(root)
         .standard_filters(false)
@@ -70,6 +87,7 @@ fn walk(root: &Path, excluded: &[PathBuf], honour_ignore_files: bool) -> Vec<Pro
             let directory = entry.file_type().is_some_and(|kind| kind.is_dir());
             let is_excluded = VERSION_CONTROL
                 .iter()
+                .chain(&excluded_names)
                 .any(|name| entry.file_name() == *name)
                 || excluded.iter().any(|excluded| path == excluded)
                 || (directory && path != top && is_tagged_as_cache(path));
@@ -174,20 +192,26 @@ mod tests {
 
     /// The names of the files and links, relative to the root.
     fn names(root: &Path, excluded: &[PathBuf]) -> Vec<String> {
-        entries(root, excluded, &Tools::default())
-            .iter()
-            .filter_map(|entry| match entry {
-                ProjectEntry::File(path) | ProjectEntry::Symlink(path, _) => Some(path),
-                ProjectEntry::Directory(..) => None,
-            })
-            .map(|path| {
-                path.strip_prefix(root)
-                    .unwrap()
-                    .to_str()
-                    .unwrap()
-                    .to_owned()
-            })
-            .collect()
+        entries(
+            root,
+            excluded,
+            &["__pycache__"],
+            &["Cargo.toml"],
+            &Tools::default(),
+        )
+        .iter()
+        .filter_map(|entry| match entry {
+            ProjectEntry::File(path) | ProjectEntry::Symlink(path, _) => Some(path),
+            ProjectEntry::Directory(..) => None,
+        })
+        .map(|path| {
+            path.strip_prefix(root)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned()
+        })
+        .collect()
     }
 
     #[test]
@@ -221,7 +245,7 @@ mod tests {
                 "src/lib.rs"
             ]
         );
-        let all = entries(root, &[], &Tools::default());
+        let all = entries(root, &[], &[], &["Cargo.toml"], &Tools::default());
         for directory in ["", "deep", "deep/in"] {
             let path = root.join(directory);
             assert!(all.iter().any(|entry| matches!(entry, ProjectEntry::Directory(found, _) if found.components().eq(path.components()))), "{directory}");
@@ -235,6 +259,7 @@ mod tests {
         write(root, "Cargo.toml", "");
         write(root, ".gitignore", "data\n");
         write(root, "data/x", "");
+        write(root, "data/__pycache__/x", "");
         write(root, "cache/x", "");
         write(
             root,
@@ -262,7 +287,7 @@ mod tests {
         write(root, "Cargo.toml", "");
         symlink("nowhere", root.join("link")).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
-        let found = entries(root, &[], &Tools::default());
+        let found = entries(root, &[], &[], &["Cargo.toml"], &Tools::default());
         assert!(found.contains(&ProjectEntry::Symlink(root.join("link"), "nowhere".into())));
         assert_eq!(names(root, &[]), ["Cargo.toml", "link"]);
     }

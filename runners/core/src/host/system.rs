@@ -1,4 +1,4 @@
-//! What of the client's machine a test sees in a project without configuration: a base set of
+//! What of the client's own machine a test sees in a project without configuration: a base set of
 //! programs, and the few files below `/etc` and `/usr/share` that programs expect everywhere. All of
 //! it is copied into layers; nothing is bound.
 
@@ -74,7 +74,7 @@ const DIRECTORIES: [(&str, u32); 22] = [
 ];
 
 /// Devices that are mounted, and so need a file to be mounted on.
-pub(crate) const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
+pub(super) const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
 
 const LINKS: [(&str, &str); 6] = [
     ("/dev/fd", "/proc/self/fd"),
@@ -97,7 +97,7 @@ const LOCALES: [&str; 2] = ["/usr/lib/locale/C.utf8", "/usr/lib/locale/C.UTF-8"]
 
 /// Something in the layer of system files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum SystemEntry {
+pub(super) enum SystemEntry {
     /// An empty directory with permission bits.
     Directory(PathBuf, u32),
     /// A file with these contents.
@@ -110,16 +110,20 @@ pub(crate) enum SystemEntry {
 
 /// Who runs the tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) user: u32,
-    pub(crate) group: u32,
-    pub(crate) user_name: String,
-    pub(crate) home: PathBuf,
+pub struct Identity {
+    /// User id.
+    pub user: u32,
+    /// Group id.
+    pub group: u32,
+    /// The user's name, fit for `/etc/passwd`.
+    pub user_name: String,
+    /// Home directory, absolute.
+    pub home: PathBuf,
 }
 
 impl Identity {
     /// The user of this process.
-    pub(crate) fn of_process() -> Identity {
+    pub fn of_process() -> Identity {
         let user = rustix::process::getuid().as_raw();
         let name = |variable| {
             std::env::var(variable)
@@ -156,7 +160,7 @@ impl Identity {
 
 /// The absolute paths of the base programs that this machine has, found in the standard
 /// directories, else in `path`.
-pub(crate) fn base_programs(path: Option<OsString>) -> Vec<String> {
+pub(super) fn base_programs(path: Option<OsString>) -> Vec<String> {
     let path = path.unwrap_or_default();
     let directories: Vec<PathBuf> = STANDARD_DIRECTORIES
         .iter()
@@ -183,7 +187,7 @@ fn is_program(path: &Path) -> bool {
 }
 
 /// The layer of system files, lowest directories first.
-pub(crate) fn system_entries(identity: &Identity) -> Vec<SystemEntry> {
+pub(super) fn system_entries(identity: &Identity) -> Vec<SystemEntry> {
     let mut entries = Vec::new();
     // Where the machine has its programs and libraries in `/usr`, so has the container.
     for name in ["bin", "lib", "lib32", "lib64", "sbin"] {
@@ -227,7 +231,7 @@ pub(crate) fn system_entries(identity: &Identity) -> Vec<SystemEntry> {
 }
 
 /// The directories of the system layer whose permission bits are not the usual ones.
-pub(crate) fn unusual_directories(identity: &Identity) -> Vec<(PathBuf, u32)> {
+pub(super) fn unusual_directories(identity: &Identity) -> Vec<(PathBuf, u32)> {
     let mut directories: Vec<(PathBuf, u32)> = DIRECTORIES
         .iter()
         .filter(|(_, mode)| *mode != 0o755)
