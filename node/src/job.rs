@@ -50,6 +50,9 @@ pub struct Job {
     pub outputs: Arc<[String]>,
     /// Whether to find out which paths the program looks for in vain. Slow.
     pub trace_missing: bool,
+    /// Whether it only gets processor time that nobody else on the machine wants, as is right
+    /// for jobs of other nodes.
+    pub background: bool,
     /// A terminal for its standard streams.
     pub terminal: Option<(OwnedFd, TerminalSize)>,
 }

@@ -292,6 +292,7 @@ impl Worker {
             inline_limit_bytes: job.inline_limit_bytes,
             outputs: job.outputs.to_vec(),
             trace_missing: job.trace_missing,
+            background: job.background,
             terminal: job.terminal.as_ref().map(|(_, size)| *size),
         };
         let terminal = job.terminal.as_ref().map(|(terminal, _)| terminal.as_fd());

@@ -41,6 +41,9 @@ pub struct ContainerJob {
     pub outputs: Vec<String>,
     /// Whether to find out which paths the program looks for in vain. Slow.
     pub trace_missing: bool,
+    /// Whether the program only gets processor time that nobody else on the machine wants
+    /// (`SCHED_IDLE`), as is right for jobs of others.
+    pub background: bool,
     /// Whether the standard streams are a terminal that is handed over beside this message.
     pub terminal: Option<TerminalSize>,
 }
@@ -64,6 +67,7 @@ impl Default for ContainerJob {
             inline_limit_bytes: 1_000_000,
             outputs: Vec::new(),
             trace_missing: false,
+            background: false,
             terminal: None,
         }
     }

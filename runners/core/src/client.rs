@@ -346,6 +346,7 @@ impl Client {
             rank: request.rank,
             outputs: request.outputs,
             trace_missing: request.trace_missing,
+            background: false,
             terminal: request.terminal,
         };
         self.0.node.submit_reserved(id, job, handler);
