@@ -348,6 +348,7 @@ impl Client {
             trace_missing: request.trace_missing,
             background: false,
             terminal: request.terminal,
+            hold: None,
         };
         self.0.node.submit_reserved(id, job, handler);
     }
