@@ -1,8 +1,8 @@
-use crate::{Handler, Hold, Job, JobEvent, JobId, JobService};
+use crate::{Handler, Job, JobEvent, JobId, JobService};
 use maelstrom_content::Store;
 use maelstrom_dispatch::Queue;
 use maelstrom_runtime::{Canceller, ContainerJob, Launcher, RunError, Slot, StartError};
-use maelstrom_spec::{JobEffects, JobError, JobOutcome, JobStatus};
+use maelstrom_spec::{JobError, JobOutcome};
 use std::{
     collections::HashMap,
     os::fd::AsFd,
@@ -43,8 +43,6 @@ struct Running {
     cancelled: bool,
     /// Once there is something to cancel.
     canceller: Option<Canceller>,
-    /// What keeps the slot, if nothing is run.
-    hold: Option<Hold>,
 }
 
 impl Running {
@@ -52,9 +50,6 @@ impl Running {
         self.cancelled = true;
         if let Some(canceller) = &self.canceller {
             canceller.cancel();
-        }
-        if let Some(hold) = &self.hold {
-            hold.release();
         }
     }
 }
@@ -210,6 +205,25 @@ impl Shared {
     }
 }
 
+impl State {
+    /// Whether the next job in the queue shares the container of this one.
+    fn is_next_like(&self, job: &Job) -> bool {
+        self.queue
+            .peek()
+            .and_then(|(id, _)| self.waiting.get(&id))
+            .is_some_and(|(next, _)| Arc::ptr_eq(&next.container, &job.container))
+    }
+}
+
+/// What a slot has to do.
+struct Next {
+    id: JobId,
+    job: Job,
+    handler: Handler,
+    /// Whether the job behind it has the same container.
+    more_like_it: bool,
+}
+
 /// The thread of one slot.
 struct Worker {
     shared: Arc<Shared>,
@@ -218,29 +232,19 @@ struct Worker {
 
 impl Worker {
     fn work(&self, mut slot: Option<Slot>) {
-        while let Some((id, job, mut handler)) = self.next() {
+        while let Some(next) = self.next() {
+            let Next {
+                id, mut handler, ..
+            } = next;
             handler(id, JobEvent::Running { on: None });
-            let result = self.run(&mut slot, &job);
+            let result = self.run(&mut slot, &next.job, next.more_like_it);
             self.shared.lock().running.remove(&self.index);
             handler(id, JobEvent::Completed(result));
         }
     }
 
-    /// Lets somebody else use the slot.
-    fn keep(&self, hold: &Hold) -> Result<JobOutcome, JobError> {
-        hold.wait();
-        let state = self.shared.lock();
-        match state.running.get(&self.index) {
-            Some(running) if running.cancelled => Err(JobError::Cancelled),
-            _ => Ok(JobOutcome {
-                status: JobStatus::Exited(0),
-                effects: JobEffects::default(),
-            }),
-        }
-    }
-
     /// Waits for the next job. `None`: the node stops.
-    fn next(&self) -> Option<(JobId, Job, Handler)> {
+    fn next(&self) -> Option<Next> {
         let mut state = self.shared.lock();
         loop {
             if state.stopping {
@@ -255,10 +259,15 @@ impl Worker {
                     job: id,
                     cancelled: false,
                     canceller: None,
-                    hold: job.hold.clone(),
                 };
                 state.running.insert(self.index, running);
-                return Some((id, job, handler));
+                let more_like_it = state.is_next_like(&job);
+                return Some(Next {
+                    id,
+                    job,
+                    handler,
+                    more_like_it,
+                });
             }
             state = self
                 .shared
@@ -268,10 +277,12 @@ impl Worker {
         }
     }
 
-    fn run(&self, slot: &mut Option<Slot>, job: &Job) -> Result<JobOutcome, JobError> {
-        if let Some(hold) = &job.hold {
-            return self.keep(hold);
-        }
+    fn run(
+        &self,
+        slot: &mut Option<Slot>,
+        job: &Job,
+        more_like_it: bool,
+    ) -> Result<JobOutcome, JobError> {
         let stack = self
             .shared
             .store
@@ -314,8 +325,8 @@ impl Worker {
             inline_limit_bytes: job.inline_limit_bytes,
             outputs: job.outputs.to_vec(),
             trace_missing: job.trace_missing,
-            background: job.background,
             terminal: job.terminal.as_ref().map(|(_, size)| *size),
+            more_like_it,
         };
         let terminal = job.terminal.as_ref().map(|(terminal, _)| terminal.as_fd());
         let result = ready.run_on_terminal(&container_job, terminal);

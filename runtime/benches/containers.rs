@@ -95,6 +95,7 @@ fn jobs(layer: &Path) -> [(&'static str, ContainerJob); 2] {
         privileges: Privileges::None,
         user: 1000,
         group: 1000,
+        more_like_it: true,
         ..ContainerJob::default()
     };
     let writable = ContainerJob {

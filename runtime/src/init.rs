@@ -28,7 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What a container tells its slot at its end. Small enough for a pipe to hold it whole.
+/// What a container tells its slot at its end. Small enough for a socket to hold it whole.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum InitReport {
     Execution(String),
@@ -50,18 +50,31 @@ impl From<Blame> for InitReport {
     }
 }
 
+/// When a container learns what it runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// It is made for a job that starts as soon as it is ready.
+    AtOnce,
+    /// It is made like an earlier one, and gets its job from the slot.
+    WhenTold,
+}
+
 /// Runs the container in this process, which has just been forked into its namespaces.
-pub(crate) fn run(job: &ContainerJob, around: &Surroundings<'_>) -> ! {
-    let report = match run_job(job, around) {
+pub(crate) fn run(job: &ContainerJob, start: Start, around: &Surroundings<'_>) -> ! {
+    let report = match run_job(job, start, around) {
         Ok(report) => report,
         Err(blame) => blame.into(),
     };
-    let _ = wire::write_frame(Stream(around.report.as_fd()), &report);
+    let _ = wire::write_frame(Stream(around.link.as_fd()), &report);
     // SAFETY: ends the process without running the handlers of the one it was forked from.
     unsafe { libc::_exit(0) }
 }
 
-fn run_job(job: &ContainerJob, around: &Surroundings<'_>) -> Result<InitReport, Blame> {
+fn run_job(
+    job: &ContainerJob,
+    start: Start,
+    around: &Surroundings<'_>,
+) -> Result<InitReport, Blame> {
     die_with_slot(around.slot)?;
     sys::be_prompt();
     limit_processes();
@@ -79,7 +92,7 @@ fn run_job(job: &ContainerJob, around: &Surroundings<'_>) -> Result<InitReport, 
         limit_capabilities(job.privileges)?;
     }
     close_all_but(&[
-        around.report,
+        around.link,
         around.stdout,
         around.stderr,
         around.null,
@@ -92,6 +105,19 @@ fn run_job(job: &ContainerJob, around: &Surroundings<'_>) -> Result<InitReport, 
         around.outputs.unwrap_or(around.null),
     ]);
 
+    let received;
+    let job = match start {
+        Start::AtOnce => job,
+        Start::WhenTold => {
+            received = wire::read_frame::<ContainerJob>(Stream(around.link.as_fd()))
+                .doing(|| "receiving a job".to_owned())?;
+            match &received {
+                Some(job) => job,
+                // There is none any more.
+                None => return Err(Blame::Machine("the slot has ended".to_owned())),
+            }
+        }
+    };
     let started = Instant::now();
     let exec::Started { program, traced } = exec::spawn(job, around)?;
     let missing = traced.map_or_else(Vec::new, |traced| traced.watch(job, around));

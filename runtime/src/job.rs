@@ -41,11 +41,58 @@ pub struct ContainerJob {
     pub outputs: Vec<String>,
     /// Whether to find out which paths the program looks for in vain. Slow.
     pub trace_missing: bool,
-    /// Whether the program only gets processor time that nobody else on the machine wants
-    /// (`SCHED_IDLE`), as is right for jobs of others.
-    pub background: bool,
     /// Whether the standard streams are a terminal that is handed over beside this message.
     pub terminal: Option<TerminalSize>,
+    /// Whether the next job will probably want a container like this one, so that it is worth
+    /// making that container while this job runs. Only a hint.
+    pub more_like_it: bool,
+}
+
+impl ContainerJob {
+    /// Whether a container made for `other` is one for this job too: whether they differ only in
+    /// what they run and in what becomes of it.
+    pub(crate) fn fits_container_of(&self, other: &Self) -> bool {
+        // Named one by one, so that whoever adds a field decides where it belongs.
+        let Self {
+            program: _,
+            arguments: _,
+            environment: _,
+            working_directory,
+            layers,
+            root,
+            mounts,
+            network,
+            user,
+            group,
+            privileges,
+            leads_session: _,
+            timeout: _,
+            inline_limit_bytes: _,
+            outputs: _,
+            trace_missing: _,
+            terminal: _,
+            more_like_it: _,
+        } = self;
+        *layers == other.layers
+            && *mounts == other.mounts
+            && *working_directory == other.working_directory
+            && *root == other.root
+            && (*network, *user, *group, *privileges)
+                == (other.network, other.user, other.group, other.privileges)
+    }
+
+    /// Whether its container can be made before the job is known: whether it needs nothing that
+    /// comes with the job, and nothing outside of the container.
+    pub(crate) fn can_be_prepared(&self) -> bool {
+        self.terminal.is_none()
+            && !self.trace_missing
+            && self.outputs.is_empty()
+            && !matches!(self.root, Root::Capture { .. })
+            && !self
+                .mounts
+                .iter()
+                .any(|mount| matches!(mount, ContainerMount::Bind { .. }))
+    }
 }
 
 impl Default for ContainerJob {
@@ -67,8 +114,8 @@ impl Default for ContainerJob {
             inline_limit_bytes: 1_000_000,
             outputs: Vec::new(),
             trace_missing: false,
-            background: false,
             terminal: None,
+            more_like_it: false,
         }
     }
 }

@@ -24,6 +24,7 @@ mod job;
 mod launcher;
 mod network;
 mod outputs;
+mod prepared;
 mod seccomp;
 mod slot;
 mod slot_process;

@@ -91,10 +91,11 @@ impl Networks {
         Ok(false)
     }
 
-    /// Replaces the current namespace, at its next use, if a socket is left in it.
-    pub(crate) fn renew_if_used(&mut self) {
+    /// Replaces the current namespace, at its next use, if a socket is left in it. Whether one
+    /// was.
+    pub(crate) fn renew_if_used(&mut self) -> bool {
         let Some(index) = index(self.current) else {
-            return;
+            return false;
         };
         if let Some(isolated) = &self.isolated[index]
             && !isolated.is_clean()
@@ -104,7 +105,9 @@ impl Networks {
             }
             // This process itself keeps the old one alive until it enters another.
             self.isolated[index] = None;
+            return true;
         }
+        false
     }
 }
 

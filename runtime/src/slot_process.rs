@@ -3,16 +3,19 @@
 use crate::{
     base::{self, HostMounts},
     cgroup::{Cgroup, MemoryKills},
-    check, init,
+    check,
+    init::{self, Start},
     job::{ContainerJob, ContainerMount, Root},
-    launcher::{Host, receive_with_descriptor},
+    launcher::{Host, receive_with_descriptor, socket_pair},
     network::Networks,
-    sys::{self, Child, Doing, Failure},
+    prepared::{self, Ahead, KEPT_WHEN_IDLE, Prepared},
+    sys::{self, Doing, Failure},
     watch::{Capture, Watch},
     wire::{self, Stream},
 };
 use maelstrom_spec::{JobError, JobOutcome};
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fd::{AsFd, OwnedFd},
     fs::{Mode, OFlags},
     io::Errno,
@@ -75,7 +78,12 @@ pub(crate) fn run(
         }
     };
     wire::write_frame(Stream(control.as_fd()), &FromSlot::Ready)?;
-    while let Some((message, terminal)) = receive_with_descriptor::<ToSlot<'_>>(control.as_fd())? {
+    loop {
+        slot.wait_for_client();
+        let received = receive_with_descriptor::<ToSlot<'_>>(control.as_fd())?;
+        let Some((message, terminal)) = received else {
+            return Ok(());
+        };
         let ToSlot::Run { number, job } = message else {
             continue;
         };
@@ -83,7 +91,6 @@ pub(crate) fn run(
         wire::write_frame(Stream(control.as_fd()), &FromSlot::Finished(result))?;
         slot.tidy();
     }
-    Ok(())
 }
 
 struct SlotProcess<'a> {
@@ -93,20 +100,23 @@ struct SlotProcess<'a> {
     host: HostMounts,
     base_namespace: OwnedFd,
     networks: Networks,
-    /// Where containers report. Kept from job to job.
-    report: (OwnedFd, OwnedFd),
+    /// Made while the last job ran, for the next.
+    ahead: Option<Ahead>,
     null: OwnedFd,
     this: OwnedFd,
     memory: MemoryKills,
     /// Ended containers whose processes have not been waited for.
     unreaped: usize,
+    /// Whether the last job left nothing in its network, so that the next may share it.
+    left_clean: bool,
 }
 
 /// What a container needs of its slot, besides the job.
 pub(crate) struct Surroundings<'a> {
     pub(crate) ids: (u32, u32),
     pub(crate) layers: &'a [PathBuf],
-    pub(crate) report: &'a OwnedFd,
+    /// To the slot: the job comes from there, the report goes there.
+    pub(crate) link: &'a OwnedFd,
     pub(crate) stdout: &'a OwnedFd,
     pub(crate) stderr: &'a OwnedFd,
     pub(crate) null: &'a OwnedFd,
@@ -137,8 +147,6 @@ impl<'a> SlotProcess<'a> {
         .doing(|| "opening /proc/self/ns/mnt".to_owned())?;
         let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .doing(|| "opening /dev/null".to_owned())?;
-        let report =
-            rustix::pipe::pipe_with(PipeFlags::CLOEXEC).doing(|| "creating a pipe".to_owned())?;
         let this = rustix::process::pidfd_open(
             rustix::process::getpid(),
             rustix::process::PidfdFlags::empty(),
@@ -151,11 +159,12 @@ impl<'a> SlotProcess<'a> {
             host: host_mounts,
             base_namespace,
             networks,
-            report,
+            ahead: None,
             null,
             this,
             memory: MemoryKills::new(cgroup),
             unreaped: 0,
+            left_clean: true,
         })
     }
 
@@ -189,46 +198,81 @@ impl<'a> SlotProcess<'a> {
             Ok(started) => started,
             Err(failure) => return Ok(Err(JobError::System(failure.to_string()))),
         };
+        let begun = Instant::now();
+        if job.more_like_it && job.can_be_prepared() && self.left_clean {
+            // Without it the next job is slower, and says what is wrong.
+            self.ahead = self.prepare_another(job).ok();
+        }
         let mut watch = Watch {
             control: self.control,
             number,
-            report: &mut self.report,
+            link: started.link,
             unreaped: &mut self.unreaped,
             memory: &mut self.memory,
             stdout: Capture::new(started.stdout, job.inline_limit_bytes),
             stderr: Capture::new(started.stderr, job.inline_limit_bytes),
             outputs: started.outputs,
             child: started.child,
-            started: Instant::now(),
+            started: begun,
             timeout: job.timeout.filter(|timeout| !timeout.is_zero()),
         };
         watch.until_the_end()
     }
 
+    /// Starts a job in the container that was made ahead, or in a new one.
     fn start(
         &mut self,
         job: &ContainerJob,
         terminal: Option<&OwnedFd>,
-    ) -> Result<Started, Failure> {
-        let layers = job
-            .layers
-            .iter()
-            .map(|layer| match layer.strip_prefix(&self.layers_root) {
-                Ok(relative) => Ok(Path::new(base::LAYERS).join(relative)),
-                Err(_) => Err(Errno::INVAL).doing(|| {
-                    format!(
-                        "looking for layer {} below {}",
-                        layer.display(),
-                        self.layers_root.display()
-                    )
-                }),
+    ) -> Result<Prepared, Failure> {
+        let layers = self.layers_inside(job)?;
+        if let Some(ahead) = self.ahead.take() {
+            match ahead.start(job, &layers) {
+                Ok(started) => return Ok(started),
+                Err(unfit) => self.discard(*unfit),
+            }
+        }
+        self.make(job, Start::AtOnce, &layers, terminal)
+    }
+
+    /// Makes a container like this job's for whoever comes next.
+    fn prepare_another(&mut self, job: &ContainerJob) -> Result<Ahead, Failure> {
+        let layers = self.layers_inside(job)?;
+        let prepared = self.make(job, Start::WhenTold, &layers, None)?;
+        Ok(Ahead::new(prepared, job.clone(), &layers))
+    }
+
+    fn discard(&mut self, ahead: Ahead) {
+        ahead.discard();
+        self.unreaped += 1;
+    }
+
+    fn layers_inside(&self, job: &ContainerJob) -> Result<Vec<PathBuf>, Failure> {
+        prepared::inside(&job.layers, &self.layers_root).or_else(|outside| {
+            Err(Errno::INVAL).doing(|| {
+                format!(
+                    "looking for layer {} below {}",
+                    outside.display(),
+                    self.layers_root.display()
+                )
             })
-            .collect::<Result<Vec<_>, _>>()?;
+        })
+    }
+
+    /// Starts the init of a container.
+    fn make(
+        &mut self,
+        job: &ContainerJob,
+        start: Start,
+        layers: &[PathBuf],
+        terminal: Option<&OwnedFd>,
+    ) -> Result<Prepared, Failure> {
         let owns_network = self.networks.switch_to(job)?;
         let pipe =
             || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).doing(|| "creating a pipe".to_owned());
         let (stdout, stdout_write) = pipe()?;
         let (stderr, stderr_write) = pipe()?;
+        let (link, link_inside) = socket_pair().doing(|| "creating a socket".to_owned())?;
         let outputs = if job.outputs.is_empty() {
             None
         } else {
@@ -246,18 +290,20 @@ impl<'a> SlotProcess<'a> {
         let child = unsafe { sys::fork_into(namespaces) }
             .doing(|| "creating a container's namespaces".to_owned())?;
         match child {
-            Some(child) => Ok(Started {
+            Some(child) => Ok(Prepared {
                 child,
+                link,
                 stdout,
                 stderr,
                 outputs,
             }),
             None => init::run(
                 job,
+                start,
                 &Surroundings {
                     ids: self.ids,
-                    layers: &layers,
-                    report: &self.report.1,
+                    layers,
+                    link: &link_inside,
                     stdout: &stdout_write,
                     stderr: &stderr_write,
                     null: &self.null,
@@ -351,6 +397,44 @@ impl<'a> SlotProcess<'a> {
 
     /// After a job has been reported: what can wait until then.
     fn tidy(&mut self) {
+        self.reap();
+        self.left_clean = !self.networks.renew_if_used();
+        if !self.left_clean
+            && let Some(ahead) = self.ahead.take()
+        {
+            self.discard(ahead);
+        }
+    }
+
+    /// Waits until the client says something. What was made ahead is not kept for long, nor is
+    /// what has ended.
+    fn wait_for_client(&mut self) {
+        if self.ahead.is_none() && self.unreaped == 0 {
+            return;
+        }
+        let mut control = [PollFd::new(self.control, PollFlags::IN)];
+        let kept = Timespec {
+            tv_sec: KEPT_WHEN_IDLE.as_secs() as i64,
+            tv_nsec: 0,
+        };
+        if poll(&mut control, Some(&kept)) != Ok(0) {
+            return;
+        }
+        if let Some(ahead) = self.ahead.take() {
+            self.discard(ahead);
+        }
+        // Everything that is left has been killed or is about to exit.
+        while self.unreaped > 0 {
+            match rustix::process::wait(WaitOptions::empty()) {
+                Ok(_) => self.unreaped -= 1,
+                Err(Errno::INTR) => {}
+                Err(_) => self.unreaped = 0,
+            }
+        }
+    }
+
+    /// Waits for containers that have ended, without waiting for the others.
+    fn reap(&mut self) {
         while self.unreaped > 0 {
             match rustix::process::wait(WaitOptions::NOHANG) {
                 Ok(Some(_)) => self.unreaped -= 1,
@@ -358,7 +442,6 @@ impl<'a> SlotProcess<'a> {
                 Err(_) => self.unreaped = 0,
             }
         }
-        self.networks.renew_if_used();
     }
 }
 
@@ -383,11 +466,4 @@ fn common_parent(a: &Path, b: &Path) -> Option<PathBuf> {
         .skip(1)
         .find(|ancestor| b.starts_with(ancestor))
         .map(Path::to_path_buf)
-}
-
-struct Started {
-    child: Child,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-    outputs: Option<OwnedFd>,
 }

@@ -14,7 +14,6 @@ use rustix::{
     fd::{AsFd, OwnedFd},
     fs::OFlags,
     io::Errno,
-    pipe::PipeFlags,
     process::{Signal, WaitOptions},
 };
 use std::{
@@ -39,8 +38,8 @@ pub(crate) struct Watch<'s> {
     /// From the client. Cancels the job with this number.
     pub(crate) control: &'s OwnedFd,
     pub(crate) number: u64,
-    /// What the container reports through. Replaced if a report may be stuck in it.
-    pub(crate) report: &'s mut (OwnedFd, OwnedFd),
+    /// What the container reports through.
+    pub(crate) link: OwnedFd,
     /// Counts ended containers that have not been waited for.
     pub(crate) unreaped: &'s mut usize,
     pub(crate) memory: &'s mut MemoryKills,
@@ -76,11 +75,8 @@ impl Watch<'_> {
                 self.stdout.drain()?;
                 self.stderr.drain()?;
             }
-            if events.report {
-                return self.reported(killed);
-            }
-            if events.ended {
-                return self.ended_without_report(killed);
+            if events.over {
+                return self.over(killed);
             }
             if events.control && self.read_control()? && killed.is_none() {
                 killed = Some(Killed::Cancelled);
@@ -100,7 +96,7 @@ impl Watch<'_> {
     fn poll(&self, wait: Option<Duration>, quiet: bool) -> io::Result<Events> {
         let read = PollFlags::IN;
         let mut descriptors = [
-            PollFd::new(&self.report.0, read),
+            PollFd::new(&self.link, read),
             PollFd::new(&self.child.pidfd, read),
             PollFd::new(self.control, read),
             PollFd::new(&self.stdout.from, read),
@@ -128,8 +124,7 @@ impl Watch<'_> {
         }
         let any = |descriptor: &PollFd<'_>| !descriptor.revents().is_empty();
         Ok(Events {
-            report: any(&descriptors[0]),
-            ended: any(&descriptors[1]),
+            over: any(&descriptors[0]) || any(&descriptors[1]),
             control: any(&descriptors[2]),
             output: descriptors[3..count].iter().any(any),
         })
@@ -152,10 +147,22 @@ impl Watch<'_> {
         let _ = rustix::process::pidfd_send_signal(&self.child.pidfd, Signal::KILL);
     }
 
-    fn reported(&mut self, killed: Option<Killed>) -> io::Result<Result<JobOutcome, JobError>> {
+    /// The container has reported or ended.
+    fn over(&mut self, killed: Option<Killed>) -> io::Result<Result<JobOutcome, JobError>> {
+        // A report may have been cut short by a kill. A container that has ended cannot keep
+        // this waiting: its end of the socket is closed.
+        match wire::read_frame::<InitReport>(Stream(self.link.as_fd())) {
+            Ok(Some(report)) => self.reported(report, killed),
+            Ok(None) | Err(_) => self.ended_without_report(killed),
+        }
+    }
+
+    fn reported(
+        &mut self,
+        report: InitReport,
+        killed: Option<Killed>,
+    ) -> io::Result<Result<JobOutcome, JobError>> {
         *self.unreaped += 1;
-        let report = wire::read_frame::<InitReport>(Stream(self.report.0.as_fd()))?
-            .ok_or(io::ErrorKind::UnexpectedEof)?;
         // Everything that could write has ended.
         self.stdout.drain()?;
         self.stderr.drain()?;
@@ -191,19 +198,6 @@ impl Watch<'_> {
         killed: Option<Killed>,
     ) -> io::Result<Result<JobOutcome, JobError>> {
         let _ = rustix::process::waitpid(Some(self.child.pid), WaitOptions::empty());
-        // Between the look at the report and the end, a report may have come.
-        let mut report = [PollFd::new(&self.report.0, PollFlags::IN)];
-        let at_once = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        if killed.is_none() && poll(&mut report, Some(&at_once)) == Ok(1) {
-            let result = self.reported(killed);
-            *self.unreaped -= 1;
-            return result;
-        }
-        // A report cut short by the kill must not be taken for the next job's.
-        *self.report = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         self.stdout.drain()?;
         self.stderr.drain()?;
         Ok(match killed {
@@ -239,8 +233,7 @@ impl Watch<'_> {
 }
 
 struct Events {
-    report: bool,
-    ended: bool,
+    over: bool,
     control: bool,
     output: bool,
 }

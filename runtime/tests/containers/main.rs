@@ -3,6 +3,7 @@
 //!
 //! The launcher must be made before there are threads, so this has a `main` of its own.
 
+mod ahead;
 mod fixture;
 mod isolation;
 mod lifetime;
@@ -27,6 +28,7 @@ fn main() {
     }
     let fixture = Arc::new(Fixture::new());
     let tests: Vec<Test> = [
+        ahead::TESTS,
         isolation::TESTS,
         lifetime::TESTS,
         mounts::TESTS,

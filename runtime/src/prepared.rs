@@ -1,0 +1,112 @@
+//! A container that is made, and waits for its job.
+//!
+//! Making a container takes longer than starting a program in it, and several processes have to
+//! take turns for it. So while one job runs its slot makes a container like that one's for the
+//! job after it. Nothing of a job runs before its turn: the container holds an init and mounts,
+//! and whoever does not fit is given a container of their own.
+
+use crate::{
+    base,
+    job::ContainerJob,
+    sys::Child,
+    wire::{self, Stream},
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fd::{AsFd, OwnedFd},
+    process::Signal,
+};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// How long a slot without a job keeps the container that it made ahead of time.
+pub(crate) const KEPT_WHEN_IDLE: Duration = Duration::from_secs(1);
+
+/// A container whose init has been started.
+pub(crate) struct Prepared {
+    pub(crate) child: Child,
+    /// Where init is told its job, and reports.
+    pub(crate) link: OwnedFd,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+    pub(crate) outputs: Option<OwnedFd>,
+}
+
+/// A container that was made before its job was known.
+pub(crate) struct Ahead {
+    prepared: Prepared,
+    like: ContainerJob,
+    layers: Vec<Identity>,
+}
+
+/// Which directory a path led to.
+type Identity = Option<(u64, u64)>;
+
+impl Ahead {
+    /// Notes what a container was made for.
+    pub(crate) fn new(prepared: Prepared, like: ContainerJob, layers: &[PathBuf]) -> Self {
+        Self {
+            prepared,
+            like,
+            layers: identities(layers),
+        }
+    }
+
+    /// Gives the container its job, if it is one for it. The error is the container.
+    pub(crate) fn start(
+        self,
+        job: &ContainerJob,
+        layers: &[PathBuf],
+    ) -> Result<Prepared, Box<Self>> {
+        let fits = job.can_be_prepared()
+            && job.fits_container_of(&self.like)
+            // A layer may have been removed and unpacked again. What the container has mounted
+            // keeps its inode number taken, so equal numbers are the same directory.
+            && self.layers == identities(layers)
+            && self.is_well();
+        if fits && wire::write_frame(Stream(self.prepared.link.as_fd()), job).is_ok() {
+            Ok(self.prepared)
+        } else {
+            Err(Box::new(self))
+        }
+    }
+
+    /// Whether nothing went wrong with it so far: it would have said so.
+    fn is_well(&self) -> bool {
+        let at_once = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let mut said = [PollFd::new(&self.prepared.link, PollFlags::IN)];
+        poll(&mut said, Some(&at_once)) == Ok(0)
+    }
+
+    /// Ends it. Its process is still to be waited for.
+    pub(crate) fn discard(self) {
+        let _ = rustix::process::pidfd_send_signal(&self.prepared.child.pidfd, Signal::KILL);
+    }
+}
+
+fn identities(layers: &[PathBuf]) -> Vec<Identity> {
+    layers
+        .iter()
+        .map(|layer| {
+            rustix::fs::stat(layer)
+                .ok()
+                .map(|stat| (stat.st_dev, stat.st_ino))
+        })
+        .collect()
+}
+
+/// The paths of layers as a slot sees them. The error is a layer that is somewhere else.
+pub(crate) fn inside(layers: &[PathBuf], layers_root: &Path) -> Result<Vec<PathBuf>, PathBuf> {
+    layers
+        .iter()
+        .map(|layer| match layer.strip_prefix(layers_root) {
+            Ok(relative) => Ok(Path::new(base::LAYERS).join(relative)),
+            Err(_) => Err(layer.clone()),
+        })
+        .collect()
+}
