@@ -3,7 +3,13 @@ use maelstrom_dispatch::Rank;
 use maelstrom_runtime::{ContainerMount, JobNetwork, Privileges, Root, TerminalSize};
 use maelstrom_spec::{JobError, JobOutcome};
 use serde::{Deserialize, Serialize};
-use std::{fmt, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    time::Duration,
+};
 
 /// What a job's program sees around itself, with everything resolved: layers by hash, the
 /// environment evaluated. Many jobs share one.
@@ -50,8 +56,72 @@ pub struct Job {
     pub outputs: Arc<[String]>,
     /// Whether to find out which paths the program looks for in vain. Slow.
     pub trace_missing: bool,
+    /// Whether it only gets processor time that nobody else on the machine wants, as is right
+    /// for jobs of other nodes.
+    pub background: bool,
     /// A terminal for its standard streams.
     pub terminal: Option<(OwnedFd, TerminalSize)>,
+    /// Where it is given, nothing is run: the job keeps its slot until the hold is released, and
+    /// then ends like a program that ends with code 0. For a job that its client runs itself.
+    pub hold: Option<Hold>,
+}
+
+impl Job {
+    /// What keeps the job from running anywhere but on the machine it was submitted on, if
+    /// anything: what it may use of that machine.
+    pub fn needs_this_machine(&self) -> Option<&'static str> {
+        if self.terminal.is_some() {
+            return Some("a terminal");
+        }
+        if self.trace_missing {
+            return Some("a look at what its container lacks");
+        }
+        if self.hold.is_some() {
+            return Some("a slot for its client");
+        }
+        self.container.needs_this_machine()
+    }
+}
+
+impl Container {
+    /// As [`Job::needs_this_machine`], for what runs in it.
+    pub fn needs_this_machine(&self) -> Option<&'static str> {
+        let binds = |mount: &ContainerMount| matches!(mount, ContainerMount::Bind { .. });
+        if self.mounts.iter().any(binds) {
+            return Some("a directory of the machine");
+        }
+        if matches!(self.network, JobNetwork::Local) {
+            return Some("the network of the machine");
+        }
+        if matches!(self.root, Root::Capture { .. }) {
+            return Some("a directory for its changes");
+        }
+        None
+    }
+}
+
+/// Keeps a slot taken until it is released. Clones are the same hold.
+#[derive(Clone, Debug, Default)]
+pub struct Hold(Arc<(Mutex<bool>, Condvar)>);
+
+impl Hold {
+    /// Gives the slot back, now or as soon as the hold has one.
+    pub fn release(&self) {
+        let (released, changed) = &*self.0;
+        *released.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        changed.notify_all();
+    }
+
+    /// Waits until it is released.
+    pub fn wait(&self) {
+        let (released, changed) = &*self.0;
+        let mut released = released.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*released {
+            released = changed
+                .wait(released)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
 }
 
 /// The number of a job, from 0 in the order of submission.

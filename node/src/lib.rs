@@ -7,6 +7,6 @@
 mod job;
 mod local;
 
-pub use job::{Container, Handler, Job, JobEvent, JobId, JobService};
+pub use job::{Container, Handler, Hold, Job, JobEvent, JobId, JobService};
 pub use local::Node;
 pub use maelstrom_dispatch::Rank;

@@ -1,8 +1,8 @@
-use crate::{Handler, Job, JobEvent, JobId, JobService};
+use crate::{Handler, Hold, Job, JobEvent, JobId, JobService};
 use maelstrom_content::Store;
 use maelstrom_dispatch::Queue;
 use maelstrom_runtime::{Canceller, ContainerJob, Launcher, RunError, Slot, StartError};
-use maelstrom_spec::{JobError, JobOutcome};
+use maelstrom_spec::{JobEffects, JobError, JobOutcome, JobStatus};
 use std::{
     collections::HashMap,
     os::fd::AsFd,
@@ -43,6 +43,8 @@ struct Running {
     cancelled: bool,
     /// Once there is something to cancel.
     canceller: Option<Canceller>,
+    /// What keeps the slot, if nothing is run.
+    hold: Option<Hold>,
 }
 
 impl Running {
@@ -50,6 +52,9 @@ impl Running {
         self.cancelled = true;
         if let Some(canceller) = &self.canceller {
             canceller.cancel();
+        }
+        if let Some(hold) = &self.hold {
+            hold.release();
         }
     }
 }
@@ -243,6 +248,19 @@ impl Worker {
         }
     }
 
+    /// Lets somebody else use the slot.
+    fn keep(&self, hold: &Hold) -> Result<JobOutcome, JobError> {
+        hold.wait();
+        let state = self.shared.lock();
+        match state.running.get(&self.index) {
+            Some(running) if running.cancelled => Err(JobError::Cancelled),
+            _ => Ok(JobOutcome {
+                status: JobStatus::Exited(0),
+                effects: JobEffects::default(),
+            }),
+        }
+    }
+
     /// Waits for the next job. `None`: the node stops.
     fn next(&self) -> Option<Next> {
         let mut state = self.shared.lock();
@@ -259,6 +277,7 @@ impl Worker {
                     job: id,
                     cancelled: false,
                     canceller: None,
+                    hold: job.hold.clone(),
                 };
                 state.running.insert(self.index, running);
                 let more_like_it = state.is_next_like(&job);
@@ -283,6 +302,9 @@ impl Worker {
         job: &Job,
         more_like_it: bool,
     ) -> Result<JobOutcome, JobError> {
+        if let Some(hold) = &job.hold {
+            return self.keep(hold);
+        }
         let stack = self
             .shared
             .store
@@ -325,6 +347,7 @@ impl Worker {
             inline_limit_bytes: job.inline_limit_bytes,
             outputs: job.outputs.to_vec(),
             trace_missing: job.trace_missing,
+            background: job.background,
             terminal: job.terminal.as_ref().map(|(_, size)| *size),
             more_like_it,
         };

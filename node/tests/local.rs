@@ -3,7 +3,7 @@
 
 use libtest_mimic::{Arguments, Trial};
 use maelstrom_content::{BuildContext, LayerId, Store, StoreOptions};
-use maelstrom_node::{Container, Job, JobEvent, JobId, Node, Rank};
+use maelstrom_node::{Container, Hold, Job, JobEvent, JobId, Node, Rank};
 use maelstrom_runtime::{ContainerMount, JobNetwork, Launcher, Privileges, Root};
 use maelstrom_spec::{JobError, JobStatus, LayerSpec};
 use std::{
@@ -82,7 +82,9 @@ impl Fixture {
             rank: Rank::default(),
             outputs: Arc::new([]),
             trace_missing: false,
+            background: false,
             terminal: None,
+            hold: None,
         }
     }
 }
@@ -210,6 +212,34 @@ fn cancelling_one_job_leaves_the_others(fixture: &Fixture) {
     node.cancel(last);
 }
 
+fn a_hold_keeps_its_slot(fixture: &Fixture) {
+    let node = fixture.node(1);
+    let (to, seen) = channel();
+    let hold = Hold::default();
+    let mut job = fixture.job("exit 7");
+    job.hold = Some(hold.clone());
+    assert!(job.needs_this_machine().is_some());
+    let held = node.submit(job, watcher(&to));
+    let behind = node.submit(fixture.job("exit 3"), watcher(&to));
+    assert_eq!(next(&seen), Seen::Running(held));
+    hold.release();
+    assert_eq!(next(&seen), Seen::Completed(held, Ok(JobStatus::Exited(0))));
+    assert_eq!(next(&seen), Seen::Running(behind));
+    assert_eq!(
+        next(&seen),
+        Seen::Completed(behind, Ok(JobStatus::Exited(3)))
+    );
+    let mut job = fixture.job("exit 7");
+    job.hold = Some(Hold::default());
+    let cancelled = node.submit(job, watcher(&to));
+    assert_eq!(next(&seen), Seen::Running(cancelled));
+    node.cancel(cancelled);
+    assert_eq!(
+        next(&seen),
+        Seen::Completed(cancelled, Err(JobError::Cancelled))
+    );
+}
+
 fn a_stopped_node_takes_no_jobs(fixture: &Fixture) {
     let node = fixture.node(1);
     let (to, from) = channel();
@@ -298,7 +328,7 @@ fn parent(pid: u32) -> Option<u32> {
 fn main() {
     let fixture = Arc::new(Fixture::new());
     type Test = (&'static str, fn(&Fixture));
-    let tests: [Test; 7] = [
+    let tests: [Test; 9] = [
         ("every_job_completes_once", every_job_completes_once),
         ("the_highest_rank_runs_first", the_highest_rank_runs_first),
         (
@@ -308,6 +338,14 @@ fn main() {
         (
             "cancelling_one_job_leaves_the_others",
             cancelling_one_job_leaves_the_others,
+        ),
+        (
+            "cancelling_one_job_leaves_the_others",
+            cancelling_one_job_leaves_the_others,
+        ),
+        (
+            "a_hold_keeps_its_slot_until_it_is_released",
+            a_hold_keeps_its_slot,
         ),
         ("a_stopped_node_takes_no_jobs", a_stopped_node_takes_no_jobs),
         (

@@ -30,6 +30,7 @@ struct Plan {
     stderr: c_int,
     terminal: Option<c_int>,
     leads_session: bool,
+    background: bool,
     /// Where the listener of a watched program is sent to.
     watcher: Option<OwnedFd>,
     failed: Option<(Step, c_int)>,
@@ -38,6 +39,7 @@ struct Plan {
 #[derive(Clone, Copy)]
 enum Step {
     Session,
+    Scheduling,
     Streams,
     Terminal,
     Watch,
@@ -76,6 +78,7 @@ pub(crate) fn spawn(job: &ContainerJob, around: &Surroundings<'_>) -> Result<Sta
         stderr: terminal.unwrap_or(around.stderr.as_raw_fd()),
         terminal,
         leads_session: job.leads_session || terminal.is_some(),
+        background: job.background,
         watcher: None,
         failed: None,
     };
@@ -181,6 +184,12 @@ fn become_program(plan: &Plan) -> (Step, c_int) {
         if plan.leads_session && libc::setsid() < 0 {
             return (Step::Session, errno());
         }
+        let parameters = libc::sched_param { sched_priority: 0 };
+        if plan.background
+            && libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) < 0
+        {
+            return (Step::Scheduling, errno());
+        }
         for (from, to) in [(plan.stdin, 0), (plan.stdout, 1), (plan.stderr, 2)] {
             // Descriptors below 3 were closed or replaced by the slot; these are all above.
             if libc::dup2(from, to) < 0 {
@@ -234,6 +243,7 @@ fn is_directory(path: *const c_char) -> bool {
 fn explain(job: &ContainerJob, step: Step, errno: Errno) -> Blame {
     let doing = match step {
         Step::Session => "creating a session",
+        Step::Scheduling => "entering the lowest scheduling class",
         Step::Streams => "connecting the standard streams",
         Step::Terminal => "taking control of the terminal",
         Step::Watch => "watching the program's file system calls",

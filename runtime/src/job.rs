@@ -41,6 +41,9 @@ pub struct ContainerJob {
     pub outputs: Vec<String>,
     /// Whether to find out which paths the program looks for in vain. Slow.
     pub trace_missing: bool,
+    /// Whether the program only gets processor time that nobody else on the machine wants
+    /// (`SCHED_IDLE`), as is right for jobs of others.
+    pub background: bool,
     /// Whether the standard streams are a terminal that is handed over beside this message.
     pub terminal: Option<TerminalSize>,
     /// Whether the next job will probably want a container like this one, so that it is worth
@@ -70,6 +73,7 @@ impl ContainerJob {
             inline_limit_bytes: _,
             outputs: _,
             trace_missing: _,
+            background: _,
             terminal: _,
             more_like_it: _,
         } = self;
@@ -114,6 +118,7 @@ impl Default for ContainerJob {
             inline_limit_bytes: 1_000_000,
             outputs: Vec::new(),
             trace_missing: false,
+            background: false,
             terminal: None,
             more_like_it: false,
         }

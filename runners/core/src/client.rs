@@ -346,7 +346,9 @@ impl Client {
             rank: request.rank,
             outputs: request.outputs,
             trace_missing: request.trace_missing,
+            background: false,
             terminal: request.terminal,
+            hold: None,
         };
         self.0.node.submit_reserved(id, job, handler);
     }

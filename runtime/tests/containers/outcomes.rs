@@ -38,6 +38,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("outputs_are_brought_back", outputs_are_brought_back),
     ("missing_paths_are_found_out", missing_paths_are_found_out),
     ("a_terminal_is_handed_over", a_terminal_is_handed_over),
+    (
+        "background_jobs_get_what_nobody_wants",
+        background_jobs_get_what_nobody_wants,
+    ),
 ];
 
 fn status(fixture: &Fixture, probe: &[&str]) -> JobStatus {
@@ -114,6 +118,19 @@ fn a_flood_does_not_outlast_its_timeout(fixture: &Fixture) {
     let outcome = fixture.run(&job).unwrap();
     assert_eq!(outcome.status, JobStatus::TimedOut);
     assert_eq!(outcome.effects.stdout.bytes().len(), 1_000_000);
+}
+
+fn background_jobs_get_what_nobody_wants(fixture: &Fixture) {
+    // The 41st field of a process's line, counted behind its name.
+    let policy = |background: bool| {
+        let mut job = fixture.job(&["read", "/proc/self/stat"]);
+        job.background = background;
+        let line = fixture.output_of(&job);
+        let behind_name = line.rsplit_once(") ").unwrap().1;
+        behind_name.split(' ').nth(41 - 3).unwrap().to_owned()
+    };
+    assert_eq!(policy(true), libc::SCHED_IDLE.to_string());
+    assert_eq!(policy(false), libc::SCHED_OTHER.to_string());
 }
 
 fn execution_error(result: Result<maelstrom_spec::JobOutcome, JobError>) -> String {
