@@ -41,6 +41,22 @@ pub enum StoreError {
         /// What was found.
         what: String,
     },
+    /// What is to come does not fit into the cache next to what is in use.
+    #[error(
+        "the cache {} has no room for {} MiB: {} MiB of it are in use, and it may take {} MiB; \
+         raise the cache size",
+        root.display(), bytes.div_ceil(1 << 20), in_use_bytes >> 20, cache_size_bytes >> 20
+    )]
+    NoRoom {
+        /// The directory of the store.
+        root: PathBuf,
+        /// How much is to come, in bytes.
+        bytes: u64,
+        /// How much is in use or kept free for something else, in bytes.
+        in_use_bytes: u64,
+        /// How much the store may take, in bytes.
+        cache_size_bytes: u64,
+    },
     /// A manifest that came from elsewhere is none.
     #[error(transparent)]
     Manifest(#[from] ManifestError),

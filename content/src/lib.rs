@@ -31,4 +31,4 @@ pub use manifest::{
     Bytes, Entry, EntryKind, EntryPath, MAX_MANIFEST_BYTES, Manifest, ManifestError, Timestamp,
 };
 pub use path::PathProblem;
-pub use store::{Eviction, LayerImport, Pin, Stack, Store, StoreOptions, Tree};
+pub use store::{Eviction, LayerImport, Pin, Reservation, Stack, Store, StoreOptions, Tree};

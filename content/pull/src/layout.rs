@@ -1,5 +1,6 @@
 //! How a bundle of blobs is cut into pieces.
 
+use crate::Pieces;
 use std::ops::Range;
 
 /// The most pieces of a bundle.
@@ -137,6 +138,26 @@ impl Layout {
         ranges
     }
 
+    /// The piece that a byte of a blob is in; for the byte after its last, the last piece that
+    /// has any of it.
+    pub fn piece_at(&self, blob: usize, byte: u64) -> Option<usize> {
+        if byte > *self.blob_bytes.get(blob)? {
+            return None;
+        }
+        let place = (u32::try_from(blob).ok()?, byte);
+        self.starts
+            .partition_point(|start| *start <= place)
+            .checked_sub(1)
+    }
+
+    /// How long these pieces are together.
+    pub fn sum_bytes(&self, pieces: &Pieces) -> u64 {
+        if pieces.len() == self.pieces() {
+            return self.total_bytes;
+        }
+        pieces.iter().map(|piece| self.bytes(piece)).sum()
+    }
+
     /// How long a piece is.
     pub fn bytes(&self, piece: usize) -> u64 {
         self.ranges(piece)
@@ -221,6 +242,15 @@ mod tests {
                 .map(|(blob, &bytes)| BlobRange { blob, bytes: 0..bytes })
                 .collect();
             prop_assert_eq!(joined, expected);
+            for piece in 0..layout.pieces() {
+                for range in layout.ranges(piece) {
+                    let BlobRange { blob, bytes } = range;
+                    prop_assert_eq!(layout.piece_at(blob, bytes.start), Some(piece));
+                    if bytes.end > bytes.start {
+                        prop_assert_eq!(layout.piece_at(blob, bytes.end - 1), Some(piece));
+                    }
+                }
+            }
             let total: u64 = (0..layout.pieces()).map(|piece| layout.bytes(piece)).sum();
             prop_assert_eq!(total, layout.total_bytes());
         }

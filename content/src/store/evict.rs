@@ -52,14 +52,14 @@ impl Store {
             before_bytes,
             after_bytes: before_bytes,
         };
-        if before_bytes <= inner.options.cache_size_bytes {
+        if before_bytes <= inner.limit_bytes() {
             inner.evict_above.store(0, Ordering::Relaxed);
             return Ok(eviction);
         }
         let mut candidates = inner.candidates()?;
         candidates.sort_by_key(|candidate| candidate.used);
         for candidate in candidates {
-            if eviction.after_bytes <= inner.options.cache_size_bytes {
+            if eviction.after_bytes <= inner.limit_bytes() {
                 break;
             }
             if let Some(freed) = inner.evict_layer(&candidate)? {

@@ -212,18 +212,6 @@ impl Inner {
         self.layout.file(file.content, file.mode, file.modified)
     }
 
-    /// Gives a file that is in its place already its attributes.
-    pub(crate) fn finish_file(
-        &self,
-        file: &File,
-        path: &Path,
-        stored: &StoredFile,
-    ) -> Result<(), StoreError> {
-        set_attributes(file, path, stored)?;
-        self.usage.add(file_cost(stored.size_bytes));
-        Ok(())
-    }
-
     /// A new file in the store's place for what is unfinished; removed unless it is placed.
     pub(crate) fn tmp_file(&self) -> Result<TmpFile, StoreError> {
         let path = self.process.tmp_path();
@@ -248,7 +236,11 @@ impl Inner {
     }
 }
 
-fn set_attributes(file: &File, path: &Path, stored: &StoredFile) -> Result<(), StoreError> {
+pub(crate) fn set_attributes(
+    file: &File,
+    path: &Path,
+    stored: &StoredFile,
+) -> Result<(), StoreError> {
     // Writing clears set-id bits, so the mode comes after the contents.
     file.set_permissions(Permissions::from_mode(stored.mode))
         .map_err(StoreError::io("change the mode of", path))?;

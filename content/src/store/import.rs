@@ -110,54 +110,40 @@ impl LayerImport {
         Ok(())
     }
 
-    /// Where the store will keep contents, for whoever can put a file there with less than a
-    /// copy, and wants to know it by that path afterwards. The directory is there, the file is
-    /// to be put there whole (renamed), and then told of by [`LayerImport::adopt`]. `None` if
-    /// nothing is missing, or if the file will not be readable there.
-    pub fn place(&self, content: ContentHash) -> Result<Option<PathBuf>, StoreError> {
-        let Some(form) = self.missing.get(&content).and_then(|forms| forms.first()) else {
-            return Ok(None);
-        };
-        if form.mode & 0o400 == 0 {
-            return Ok(None);
-        }
-        let path = self.store.inner.file_of(form);
-        if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory)
-                .map_err(StoreError::io("create the directory", directory))?;
-        }
-        Ok(Some(path))
-    }
-
-    /// A path that nothing stands at, for a file that [`LayerImport::add_file`] is to move. It
-    /// is removed with this process if it stays there.
-    pub fn aside(&self) -> PathBuf {
-        self.store.inner.process.tmp_path()
-    }
-
-    /// Takes the contents that were put at [`LayerImport::place`]. They are removed if they are
-    /// not what they should be.
-    pub fn adopt(&mut self, content: ContentHash) -> Result<(), StoreError> {
+    /// Takes contents from a file whose bytes the caller has compared with their hash as they
+    /// were written: by moving it, so it must be ours alone and on the file system of the store.
+    /// Only its length is looked at.
+    pub fn add_verified_file(
+        &mut self,
+        content: ContentHash,
+        path: &Path,
+        size_bytes: u64,
+    ) -> Result<(), StoreError> {
         let Some(forms) = self.missing.get(&content).cloned() else {
             return Ok(());
         };
-        let Some((first, others)) = forms.split_first() else {
+        let Some((last, others)) = forms.split_last() else {
             return Ok(());
         };
-        let path = self.store.inner.file_of(first);
-        let mut file = File::open(&path).map_err(StoreError::io("read", &path))?;
-        let (found, length) =
-            files::hash_reader(&mut file).map_err(StoreError::io("read", &path))?;
-        if let Err(error) = self.compare(content, found, length, &path) {
-            let _ = fs::remove_file(&path);
-            return Err(error);
-        }
-        self.store.inner.finish_file(&file, &path, first)?;
+        let file = File::open(path).map_err(StoreError::io("open", path))?;
+        let length = file.metadata().map_err(StoreError::io("read", path))?.len();
+        self.compare(content, content, length.min(size_bytes), path)?;
         for form in others {
-            self.copy_in(content, &path, form)?;
+            self.copy_in(content, path, form)?;
         }
+        let inner = &self.store.inner;
+        files::set_attributes(&file, path, last)?;
+        files::rename_making_parent(path, &inner.file_of(last))?;
+        inner.usage.add(super::usage::file_cost(last.size_bytes));
         self.missing.remove(&content);
         Ok(())
+    }
+
+    /// A path that nothing stands at, for a file that [`LayerImport::add_file`] or
+    /// [`LayerImport::add_verified_file`] is to move. It
+    /// is removed with this process if it stays there.
+    pub fn aside(&self) -> PathBuf {
+        self.store.inner.process.tmp_path()
     }
 
     fn copy_in(

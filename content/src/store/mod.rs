@@ -13,6 +13,7 @@ mod layout;
 mod lock;
 mod process;
 mod remove;
+mod room;
 mod stack;
 mod tree;
 mod usage;
@@ -20,6 +21,7 @@ mod usage;
 pub use evict::Eviction;
 pub use import::LayerImport;
 pub use process::Pin;
+pub use room::Reservation;
 pub use stack::Stack;
 pub use tree::Tree;
 pub(crate) use tree::stored_file;
@@ -93,6 +95,8 @@ pub(crate) struct Inner {
     evicting: AtomicBool,
     /// Evict only when more than this many bytes are used, and more than there may be.
     evict_above: AtomicU64,
+    /// Bytes for which room is kept free.
+    reserved: Arc<AtomicU64>,
 }
 
 impl Store {
@@ -117,6 +121,7 @@ impl Store {
             stacks: stack::Stacks::default(),
             evicting: AtomicBool::new(false),
             evict_above: AtomicU64::new(0),
+            reserved: Arc::default(),
         });
         let store = Store { inner };
         if leftovers {
@@ -294,8 +299,7 @@ impl Store {
         }
         let limit = self
             .inner
-            .options
-            .cache_size_bytes
+            .limit_bytes()
             .max(self.inner.evict_above.load(Ordering::Relaxed));
         match self.inner.usage.total(&self.inner.layout) {
             Ok(Some(total)) if total <= limit => {}

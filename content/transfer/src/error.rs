@@ -1,47 +1,19 @@
-use maelstrom_content::{ContentHash, LayerId, ManifestError, StoreError};
-use std::{fmt::Display, path::PathBuf};
+use maelstrom_content::{LayerId, ManifestError, StoreError};
+use maelstrom_pull::LayoutError;
+use std::{io, path::PathBuf};
 
-/// Why a layer could not be offered or taken.
+/// Why a layer cannot be read, or taken in.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
-    /// The transfer store could not be opened.
-    #[error(
-        "cannot open the transfer store {}: {problem}. Only one node at a time can use it",
-        dir.display()
-    )]
-    Open {
-        /// Its directory.
-        dir: PathBuf,
-        /// What went wrong.
-        problem: String,
-    },
-    /// The transfer store failed.
-    #[error("cannot {action} layer {id}: {problem}")]
-    Layer {
-        /// What was being done.
+    /// The file system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was being done, as in "cannot … PATH".
         action: &'static str,
-        /// With which layer.
-        id: LayerId,
-        /// What went wrong.
-        problem: String,
-    },
-    /// The transfer store failed with all layers.
-    #[error("cannot {action}: {problem}")]
-    Transfer {
-        /// What was being done.
-        action: &'static str,
-        /// What went wrong.
-        problem: String,
-    },
-    /// The layer is not here as a whole.
-    #[error("layer {id} has not come whole: {missing} of its contents are missing, one is {one}")]
-    Incomplete {
-        /// The layer.
-        id: LayerId,
-        /// How many contents are missing.
-        missing: usize,
-        /// One of them.
-        one: ContentHash,
+        /// With which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
     },
     /// What came as a manifest is none.
     #[error("layer {id} cannot be taken: {problem}")]
@@ -51,27 +23,67 @@ pub enum TransferError {
         /// What is wrong.
         problem: ManifestError,
     },
+    /// The layer cannot be cut into pieces.
+    #[error("layer {id} cannot be taken: {problem}")]
+    Layout {
+        /// The layer.
+        id: LayerId,
+        /// What is wrong.
+        problem: LayoutError,
+    },
+    /// Contents in the cache are not what they should be.
+    #[error("contents {content} of layer {id} in the cache are damaged; build the layer again")]
+    Damaged {
+        /// The layer.
+        id: LayerId,
+        /// Whose contents.
+        content: maelstrom_content::ContentHash,
+    },
+    /// Contents that were in the cache when the pull began have been evicted since.
+    #[error("layer {id} has not come whole: {missing} of its contents are missing")]
+    Incomplete {
+        /// The layer.
+        id: LayerId,
+        /// How many contents are missing.
+        missing: usize,
+    },
     /// The content store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl TransferError {
-    pub(crate) fn layer<E: Display>(
+    pub(crate) fn io(
         action: &'static str,
-        id: LayerId,
-    ) -> impl Fn(E) -> TransferError {
-        move |error| TransferError::Layer {
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> TransferError {
+        let path = path.into();
+        move |source| TransferError::Io {
             action,
-            id,
-            problem: error.to_string(),
+            path,
+            source,
         }
     }
+}
 
-    pub(crate) fn transfer<E: Display>(action: &'static str) -> impl Fn(E) -> TransferError {
-        move |error| TransferError::Transfer {
-            action,
-            problem: error.to_string(),
-        }
-    }
+/// What a peer sent is not what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadData {
+    /// A length that differs from the manifest's.
+    #[error("it gives {found} bytes to contents that the manifest gives {expected}")]
+    Length {
+        /// As the manifest says.
+        expected: u64,
+        /// As the peer says.
+        found: u64,
+    },
+    /// Bytes that do not have their hash.
+    #[error("what it sent at byte {offset} of a file does not have the hash that it should have")]
+    Hash {
+        /// Where in the blob, in bytes.
+        offset: u64,
+    },
+    /// More than was asked for.
+    #[error("it sent more than was asked for")]
+    Surplus,
 }

@@ -1,0 +1,139 @@
+//! Nodes of one process on loopback. The messages that would travel on the control connections
+//! are handed over in memory.
+
+use maelstrom_content::{LayerId, Store, StoreOptions};
+use maelstrom_gossip::NodeId;
+use maelstrom_layers::{Layers, LayersConfig, Outgoing};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, atomic::AtomicU64},
+    time::Duration,
+};
+use tokio::sync::mpsc;
+
+/// Where messages for a node go.
+#[derive(Clone, Default)]
+pub(crate) struct Post {
+    nodes: Arc<Mutex<HashMap<NodeId, Layers>>>,
+    pub(crate) rubbish: Arc<AtomicU64>,
+}
+
+impl Post {
+    async fn carry(self, from: NodeId, mut messages: mpsc::Receiver<Outgoing>) {
+        while let Some(Outgoing { to, message }) = messages.recv().await {
+            let node = self.nodes.lock().unwrap().get(&to).cloned();
+            if let Some(node) = node
+                && node.handle_message(from, &message).is_err()
+            {
+                self.rubbish
+                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// One node.
+pub(crate) struct Host {
+    pub(crate) layers: Layers,
+    pub(crate) store: Store,
+    pub(crate) root: PathBuf,
+    pub(crate) seed: u8,
+    post: Post,
+}
+
+impl Host {
+    pub(crate) async fn start(root: &Path, seed: u8, post: &Post, cache_bytes: u64) -> Host {
+        let root = root.join(format!("host-{seed}"));
+        let options = StoreOptions {
+            cache_size_bytes: cache_bytes,
+        };
+        let store = Store::open(&root.join("cache"), options).unwrap();
+        let config = LayersConfig {
+            seed: [seed; 32],
+            store: store.clone(),
+            directory: root.join("cache/transfer"),
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+        };
+        let (layers, messages) = Layers::start(config).await.unwrap();
+        let id = layers.id();
+        post.nodes.lock().unwrap().insert(id, layers.clone());
+        tokio::spawn(post.clone().carry(id, messages));
+        Host {
+            layers,
+            store,
+            root,
+            seed,
+            post: post.clone(),
+        }
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.layers.id()
+    }
+
+    /// As if the machine had lost power: what was on its way stays on disk.
+    pub(crate) async fn stop(self) {
+        self.post.nodes.lock().unwrap().remove(&self.layers.id());
+        self.layers.shutdown().await;
+    }
+
+    /// A layer of files of random bytes, told by a number.
+    pub(crate) fn layer(&self, files: usize, bytes: usize, salt: u64) -> LayerId {
+        let mut builder = self.store.layer();
+        for index in 0..files {
+            let directory = format!("d{}", index % 100);
+            builder.add_directory(&directory, 0o755);
+            let path = format!("{directory}/f{index}");
+            builder.add_bytes(path, noise(bytes, salt + index as u64), 0o644);
+        }
+        builder.finish().unwrap()
+    }
+}
+
+/// Makes every node a member for every other.
+pub(crate) fn acquaint(hosts: &[Host]) {
+    for host in hosts {
+        for other in hosts.iter().filter(|other| other.seed != host.seed) {
+            host.layers
+                .member_up(other.id(), &other.layers.addresses(), false);
+        }
+    }
+}
+
+/// Bytes that do not repeat.
+pub(crate) fn noise(bytes: usize, salt: u64) -> Vec<u8> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&salt.to_le_bytes());
+    let mut noise = vec![0; bytes];
+    hasher.finalize_xof().fill(&mut noise);
+    noise
+}
+
+/// Waits for something that is to happen.
+pub(crate) async fn until(what: &str, mut happened: impl FnMut() -> bool) {
+    for _ in 0..12_000 {
+        if happened() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("waited two minutes for {what}");
+}
+
+/// Compares the contents of a layer in two stores.
+pub(crate) fn assert_same(one: &Store, other: &Store, layer: LayerId) {
+    use std::io::Read;
+    let manifest = one.manifest(layer).unwrap();
+    assert_eq!(manifest, other.manifest(layer).unwrap());
+    for entry in manifest.entries() {
+        let read = |store: &Store| {
+            store.open_entry(entry).map(|file| {
+                let mut bytes = Vec::new();
+                file.unwrap().read_to_end(&mut bytes).unwrap();
+                bytes
+            })
+        };
+        assert!(read(one) == read(other), "{}", entry.path);
+    }
+}

@@ -1,0 +1,4 @@
+//! Whole nodes on loopback: endpoints, stores and files are real.
+
+mod host;
+mod pulling;
