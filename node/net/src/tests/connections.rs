@@ -281,13 +281,13 @@ async fn what_is_queued_is_sent_before_a_shutdown() {
         message[..4].copy_from_slice(&n.to_be_bytes());
         a.send(&b, Channel::Dispatch, message);
     }
-    let Node {
-        net, mut events, ..
-    } = a;
-    net.shutdown().await;
-    for n in 0..50u32 {
-        assert_eq!(b.message().await.2[..4], n.to_be_bytes());
-    }
+    let Node { net, mut events } = a;
+    let read = async {
+        for n in 0..50u32 {
+            assert_eq!(b.message().await.2[..4], n.to_be_bytes());
+        }
+    };
+    tokio::join!(net.shutdown(), read);
     b.down().await;
     while events.recv().await.is_some() {}
 }
