@@ -35,7 +35,8 @@ use std::{
 #[derive(Debug)]
 pub(crate) struct Keeper {
     control: Mutex<OwnedFd>,
-    process: Pid,
+    /// `None` once it has been waited for.
+    process: Mutex<Option<Pid>>,
 }
 
 impl Keeper {
@@ -58,7 +59,7 @@ impl Keeper {
         };
         let keeper = Self {
             control: Mutex::new(ours),
-            process,
+            process: Mutex::new(Some(process)),
         };
         match keeper.receive()? {
             (FromSwitch::Unmapped, _) => {}
@@ -115,14 +116,23 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Keeper {
     /// Ends the lab's processes and waits until all have ended.
-    fn drop(&mut self) {
-        let control = self.control.get_mut().unwrap_or_else(|e| e.into_inner());
+    pub(crate) fn stop(&self) {
+        let control = self.control.lock().unwrap_or_else(|e| e.into_inner());
         let _ = rustix::net::shutdown(&*control, rustix::net::Shutdown::Both);
-        let _ = rustix::io::retry_on_intr(|| {
-            rustix::process::waitpid(Some(self.process), WaitOptions::empty())
-        });
+        let mut process = self.process.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(process) = process.take() {
+            let _ = rustix::io::retry_on_intr(|| {
+                rustix::process::waitpid(Some(process), WaitOptions::empty())
+            });
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

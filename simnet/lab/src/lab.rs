@@ -273,6 +273,16 @@ impl Lab {
         Capture::start(self.keeper.packet_socket()?, file, host)
     }
 
+    /// Ends everything on every host, and waits until it has ended. Nothing but dropping the lab
+    /// makes sense afterwards. Dropping it does this by itself; this is for a lab that is shared.
+    pub fn stop(&self) {
+        for host in &self.hosts {
+            // One that is down already is as it should be.
+            let _ = self.kill(host.number());
+        }
+        self.keeper.stop();
+    }
+
     fn network(&self) -> MutexGuard<'_, Network> {
         self.network.lock().unwrap_or_else(|e| e.into_inner())
     }

@@ -24,6 +24,7 @@
 //! Whatever happens to the process that started a lab, nothing of it stays: see `keeper.rs`.
 
 mod capture;
+pub mod cli;
 mod command;
 mod error;
 mod host;
@@ -33,6 +34,7 @@ mod lab;
 mod netlink;
 mod network;
 mod process;
+mod programs;
 mod relay;
 mod wire;
 
@@ -42,4 +44,5 @@ pub use error::LabError;
 pub use host::Host;
 pub use lab::{Lab, LabConfig};
 pub use network::MOST_HOSTS;
+pub use programs::program;
 pub use relay::{Direction, Shape};

@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         "programs_may_make_namespaces_of_their_own",
         programs_may_make_namespaces_of_their_own,
     ),
+    ("containers_run_on_a_host", containers_run_on_a_host),
     ("nothing_stays_of_a_lab", nothing_stays_of_a_lab),
     (
         "nothing_stays_when_the_client_is_killed",
@@ -148,6 +149,19 @@ fn programs_may_make_namespaces_of_their_own() {
         return;
     }
     assert_eq!(shell(&lab, 1, script), "below\nabove\n1");
+}
+
+fn containers_run_on_a_host() {
+    let lab = lab(1);
+    let input = lab.directory().join("job.json");
+    let job = r#"{"layers": [{"programs": ["cat"]}, {"stubs": ["/proc/"]}],
+        "mounts": [{"type": "proc", "mount_point": "/proc"}],
+        "program": "cat", "arguments": ["/proc/self/comm"],
+        "environment": {"PATH": "$env{PATH}"}}"#;
+    fs::write(&input, job).unwrap();
+    let program = maelstrom_lab::program("maelstrom-run", "maelstrom-run").unwrap();
+    let finished = lab.on(1, program).stdin(input).run(BOUND).unwrap();
+    assert_eq!(finished.expect_success().stdout, "cat\n");
 }
 
 /// Whether a process of the machine has this word in its environment.

@@ -63,7 +63,11 @@ fn as_ordinary_user() {
     let binary = directory.path().join("lab-tests");
     std::fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
     public(&binary);
+    // The directory that it was built in may be closed to others.
+    let run = maelstrom_lab::program("maelstrom-run", "maelstrom-run").unwrap();
+    std::fs::copy(run, directory.path().join("maelstrom-run")).unwrap();
     let output = std::process::Command::new(&binary)
+        .env("LAB_PROGRAMS", directory.path())
         .uid(65534)
         .gid(65534)
         .current_dir("/")
