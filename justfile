@@ -21,6 +21,23 @@ ci:
 sim *ARGS="faults --seeds 10000 --threads 2":
     cargo run --release -q -p simnet -- {{ ARGS }}
 
+# Real nodes on hosts of their own, in network namespaces: a shell on the first of them
+lab *ARGS="--nodes 5":
+    cargo build -q -p simnet -p maelstrom-run -p cargo-maelstrom -p maelstrom-daemon
+    cargo run -q -p simnet --bin lab -- {{ ARGS }}
+
+# Meshes of real nodes with random faults: each job reported once, nothing left behind
+soak *ARGS="--runs 200":
+    cargo build --release -q -p simnet -p maelstrom-run -p maelstrom-daemon
+    target/release/lab soak {{ ARGS }}
+
+# Measure a mesh of real nodes: sleeping jobs, empty jobs, a layer
+bench-mesh:
+    cargo build --release -q -p simnet -p maelstrom-run -p maelstrom-daemon
+    target/release/lab bench sleep
+    target/release/lab bench empty
+    target/release/lab bench layer
+
 # Compare with cargo-nextest and Maelstrom 0.14: `just bench`, `just bench --rounds 3 trivial`
 bench *ARGS:
     cargo build --release -p cargo-maelstrom -p maelstrom-run

@@ -31,6 +31,7 @@ mod host;
 mod host_init;
 mod keeper;
 mod lab;
+pub mod mesh;
 mod netlink;
 mod network;
 mod process;

@@ -1,6 +1,7 @@
 //! The program `lab`.
 
 mod control;
+mod measure;
 mod shell;
 
 use crate::{Lab, LabConfig, LabError, MOST_HOSTS};
@@ -85,6 +86,13 @@ enum Subcommands {
         #[arg(value_parser = ["on", "off"])]
         state: String,
     },
+    /// Runs of a mesh with random faults: each job must be reported once, and nothing stay behind.
+    Soak(measure::Soak),
+    /// Measure a mesh on this machine.
+    Bench {
+        #[command(subcommand)]
+        what: measure::Bench,
+    },
     /// Write all packets to a file; without one, end that and say what was in it.
     Capture { file: Option<PathBuf> },
 }
@@ -114,7 +122,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         None => start(&cli.start),
-        Some(command) => on_running_lab(command),
+        Some(command) => carry_out(command),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -162,10 +170,16 @@ fn start(options: &Start) -> Result<u8, LabError> {
     code
 }
 
-fn on_running_lab(command: Subcommands) -> Result<u8, LabError> {
+fn carry_out(command: Subcommands) -> Result<u8, LabError> {
+    let command = match command {
+        Subcommands::Soak(options) => return measure::soak(&options),
+        Subcommands::Bench { what } => return measure::bench(&what),
+        command => command,
+    };
     let client = Client::connect(&directory()?)?;
     let hosts = |hosts: Vec<u8>, order: fn(u8) -> Order| hosts.into_iter().map(order).collect();
     let orders: Vec<Order> = match command {
+        Subcommands::Soak(_) | Subcommands::Bench { .. } => Vec::new(),
         Subcommands::Exec { host, program } => return execute(client, host, program),
         Subcommands::Status => vec![Order::Status],
         Subcommands::Cut { hosts: all } => hosts(all, Order::Cut),

@@ -1,0 +1,224 @@
+//! A mesh of real nodes on the hosts of a lab, and what is asked of it.
+
+pub mod bench;
+pub mod jobs;
+pub mod soak;
+
+use crate::{Command, Finished, Lab, LabConfig, LabError, Process, program};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+/// How long a program of the mesh may take for what takes milliseconds on an idle machine.
+pub const BOUND: Duration = Duration::from_secs(60);
+
+/// A lab with the programs of this project and a mesh key on all of its hosts.
+#[derive(Debug)]
+pub struct Mesh {
+    lab: Lab,
+    key: PathBuf,
+    daemons: Mutex<BTreeMap<u8, Process>>,
+}
+
+impl Mesh {
+    /// Starts a lab. No node runs on it yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lab::start`].
+    pub fn start(config: &LabConfig) -> Result<Self, LabError> {
+        let lab = Lab::start(config)?;
+        let key = lab.directory().join("mesh.key");
+        Ok(Self {
+            lab,
+            key,
+            daemons: Mutex::default(),
+        })
+    }
+
+    /// The lab.
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// The file with the mesh key, which the first node makes.
+    pub fn key(&self) -> &Path {
+        &self.key
+    }
+
+    /// `maelstrom-node` on a host, not yet started.
+    ///
+    /// # Errors
+    ///
+    /// The program is not built, or there is no such host.
+    pub fn node_command(&self, host: u8) -> Result<Command, LabError> {
+        let program = program("maelstrom-daemon", "maelstrom-node")?;
+        let command = self.lab.host(host)?.command(program);
+        Ok(command.arg("--mesh-key").arg(&self.key))
+    }
+
+    /// Starts a node on a host with so many slots, and waits until it answers.
+    ///
+    /// # Errors
+    ///
+    /// It does not start, or not in a minute.
+    pub fn start_node(&self, host: u8, slots: u16, more: &[&str]) -> Result<(), LabError> {
+        let slots = slots.to_string();
+        let command = self.node_command(host)?.args(["--slots", &slots]);
+        let process = command.args(more).spawn()?;
+        let deadline = Instant::now() + BOUND;
+        while self.status(host).is_none() {
+            if process.try_wait().is_some() || Instant::now() > deadline {
+                let words = process.stderr();
+                let doing = format!("starting maelstrom-node on host {host}");
+                return Err(LabError::step(doing)(io::Error::other(words)));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.daemons().insert(host, process);
+        Ok(())
+    }
+
+    /// The node's process that [`Self::start_node`] started last on a host, taken out of here.
+    pub fn take_node(&self, host: u8) -> Option<Process> {
+        self.daemons().remove(&host)
+    }
+
+    /// Whether a node that was started on a host has not been taken out of here.
+    pub fn has_node(&self, host: u8) -> bool {
+        self.daemons().contains_key(&host)
+    }
+
+    fn daemons(&self) -> MutexGuard<'_, BTreeMap<u8, Process>> {
+        self.daemons.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// What the node on a host says of the mesh. `None`: none answers.
+    pub fn status(&self, host: u8) -> Option<serde_json::Value> {
+        let program = program("maelstrom-daemon", "maelstrom-node").ok()?;
+        let command = self.lab.host(host).ok()?.command(program);
+        let finished = command.args(["status", "--json"]).run(BOUND).ok()?;
+        serde_json::from_str(&finished.stdout)
+            .ok()
+            .filter(|_| finished.exit.success())
+    }
+
+    /// How many other members the node on a host sees.
+    pub fn members(&self, host: u8) -> usize {
+        let status = self.status(host);
+        let members = status.as_ref().and_then(|s| s["members"].as_array());
+        members.map_or(0, Vec::len)
+    }
+
+    /// Waits until the nodes on these hosts see as many other members each. Returns how long that
+    /// took.
+    ///
+    /// # Errors
+    ///
+    /// They do not after `bound`.
+    pub fn wait_members(
+        &self,
+        hosts: &[u8],
+        others: usize,
+        bound: Duration,
+    ) -> Result<Duration, LabError> {
+        let start = Instant::now();
+        let mut waiting: Vec<u8> = hosts.to_vec();
+        loop {
+            waiting.retain(|host| self.members(*host) != others);
+            if waiting.is_empty() {
+                return Ok(start.elapsed());
+            }
+            if start.elapsed() > bound {
+                let doing = format!("waiting for {others} members as seen by {waiting:?}");
+                let error = io::Error::new(io::ErrorKind::TimedOut, format!("not in {bound:?}"));
+                return Err(LabError::step(doing)(error));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// `maelstrom-run --mesh` on a host, with these jobs as its input.
+    ///
+    /// # Errors
+    ///
+    /// The program is not built, the jobs cannot be written, or there is no such host.
+    pub fn client(&self, host: u8, slots: u16, jobs: &str) -> Result<Command, LabError> {
+        let client = self.local_client(host, slots, jobs)?;
+        Ok(client.args(["--mesh", "--mesh-key"]).arg(&self.key))
+    }
+
+    /// `maelstrom-run` on a host without the mesh.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::client`].
+    pub fn local_client(&self, host: u8, slots: u16, jobs: &str) -> Result<Command, LabError> {
+        let program = program("maelstrom-run", "maelstrom-run")?;
+        let host = self.lab.host(host)?;
+        let input = host.next_log("jobs").with_extension("json");
+        let failed = LabError::step(format!("writing {}", input.display()));
+        fs::write(&input, jobs).map_err(failed)?;
+        let command = host.command(program).stdin(input);
+        Ok(command.args(["--slots", &slots.to_string()]))
+    }
+
+    /// Processes of a host with this word on their command line.
+    ///
+    /// # Errors
+    ///
+    /// The host is down.
+    pub fn processes(&self, host: u8, word: &str) -> Result<usize, LabError> {
+        let script = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done 2>/dev/null";
+        let shell = self.lab.host(host)?.command("sh");
+        let Finished { stdout, .. } = shell.args(["-c", script]).run(BOUND)?;
+        Ok(stdout.lines().filter(|line| line.contains(word)).count())
+    }
+
+    /// Waits until every host that is up runs no job and its node, if it has one, says that all
+    /// its slots are free.
+    ///
+    /// # Errors
+    ///
+    /// Words for what is left after `bound`.
+    pub fn wait_idle(&self, bound: Duration) -> Result<Duration, String> {
+        let start = Instant::now();
+        loop {
+            let busy = self.busy();
+            if busy.is_empty() {
+                return Ok(start.elapsed());
+            }
+            if start.elapsed() > bound {
+                return Err(busy.join("; "));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn busy(&self) -> Vec<String> {
+        let mut busy = Vec::new();
+        for host in self.lab.hosts().iter().filter(|host| host.is_up()) {
+            let number = host.number();
+            match self.processes(number, jobs::MARK) {
+                Ok(0) => {}
+                Ok(count) => busy.push(format!("host {number} has {count} processes of jobs")),
+                Err(error) => busy.push(error.to_string()),
+            }
+            let Some(status) = self.status(number) else {
+                continue;
+            };
+            let running = status["running"].as_array().map_or(0, Vec::len);
+            let (free, slots) = (&status["this"]["slots_free"], &status["this"]["slots"]);
+            if running > 0 || free != slots {
+                busy.push(format!(
+                    "the node on host {number} runs {running} jobs, {free} of {slots} slots free"
+                ));
+            }
+        }
+        busy
+    }
+}
