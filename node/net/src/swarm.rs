@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use libp2p::core::Transport;
 use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::{Boxed, timeout::TransportTimeout};
 use libp2p::core::upgrade::Version;
-use libp2p::core::{Transport, transport::timeout::TransportTimeout};
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{Swarm, identify, mdns, noise, swarm, tcp, yamux};
+use libp2p::{PeerId, Swarm, identify, mdns, noise, swarm, tcp, yamux};
 
 use crate::admission::Admission;
 use crate::behaviour::{Behaviour, Links};
@@ -18,12 +19,12 @@ const MAX_STREAMS: usize = 48;
 /// The most streams at once that a peer has opened without having said what for.
 const MAX_NEGOTIATING_STREAMS: usize = 16;
 
-pub(crate) fn build(
+/// Connections that are admitted, authenticated and carry streams.
+pub(crate) fn transport(
     config: &NetConfig,
     shared: &Arc<Shared>,
-) -> Result<Swarm<Behaviour>, NetError> {
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetError> {
     let keys = config.node_key.keypair();
-    let id = keys.public().to_peer_id();
     let admission = Admission::new(&config.mesh_key, shared.clone());
     // The protector (pnet) encrypts and does not authenticate; with the mesh key in noise's
     // prologue a handshake fails unless both sides have the same one.
@@ -38,8 +39,16 @@ pub(crate) fn build(
         .authenticate(noise)
         .multiplex(yamux)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-    let transport = TransportTimeout::new(secured, shared.timing.handshake * 2).boxed();
+    Ok(TransportTimeout::new(secured, shared.timing.handshake * 2).boxed())
+}
 
+pub(crate) fn build(
+    config: &NetConfig,
+    shared: &Arc<Shared>,
+) -> Result<Swarm<Behaviour>, NetError> {
+    let keys = config.node_key.keypair();
+    let id = keys.public().to_peer_id();
+    let transport = transport(config, shared)?;
     let agent = concat!("maelstrom/", env!("CARGO_PKG_VERSION"));
     let identify = identify::Config::new("/maelstrom/1".into(), keys.public())
         .with_agent_version(agent.into())

@@ -1,6 +1,7 @@
 //! Nodes of one process, connected over loopback.
 
 mod connections;
+mod rogues;
 mod strangers;
 
 use std::net::SocketAddr;
@@ -140,7 +141,6 @@ async fn pair() -> (Node, Node) {
 
 fn quick() -> Timing {
     Timing {
-        handshake: Duration::from_millis(400),
         tick: Duration::from_millis(20),
         redial: Duration::from_millis(20),
         redial_most: Duration::from_millis(100),
