@@ -30,7 +30,7 @@ const KEEP_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) struct Directory {
     mine: PathBuf,
     offers: PathBuf,
-    _lock: File,
+    lock: Mutex<Option<File>>,
     /// Layers that came in part and that nobody pulls.
     idle: Mutex<HashMap<LayerId, Idle>>,
 }
@@ -65,12 +65,17 @@ impl Directory {
         let directory = Directory {
             mine,
             offers,
-            _lock: file,
+            lock: Mutex::new(Some(file)),
             idle: Mutex::default(),
         };
         directory.adopt(&root).map_err(failed)?;
         directory.count(store).map_err(failed)?;
         Ok(directory)
+    }
+
+    /// Leaves what is here to another process.
+    pub(crate) fn release(&self) {
+        drop(lock(&self.lock).take());
     }
 
     pub(crate) fn offers(&self) -> PathBuf {
@@ -226,4 +231,56 @@ fn disk_bytes(directory: &Path) -> io::Result<u64> {
         bytes += entry?.metadata()?.blocks() * 512;
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use maelstrom_content::StoreOptions;
+
+    #[test]
+    fn processes_share_it_and_take_over_what_the_dead_leave() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("cache"), StoreOptions::default()).unwrap();
+        let root = dir.path().join("transfer");
+        let first = Directory::open(&root, &store).unwrap();
+        let second = Directory::open(&root, &store).unwrap();
+        assert_ne!(first.path(), second.path());
+        let layer = LayerId::of(b"layer");
+        fs::create_dir(second.layer(layer)).unwrap();
+        fs::write(second.layer(layer).join("pack"), vec![1; 100_000]).unwrap();
+        let third = Directory::open(&root, &store).unwrap();
+        assert!(!third.layer(layer).exists(), "its owner lives");
+        second.release();
+        drop(third);
+        first.release();
+        let fourth = Directory::open(&root, &store).unwrap();
+        assert!(fourth.layer(layer).join("pack").exists());
+        let processes = fs::read_dir(&root).unwrap().count();
+        assert_eq!(processes, 2, "one directory and the offers are left");
+    }
+
+    #[test]
+    fn what_came_in_part_makes_room_for_what_is_wanted() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = StoreOptions {
+            cache_size_bytes: 1 << 20,
+        };
+        let store = Store::open(&dir.path().join("cache"), options).unwrap();
+        let root = dir.path().join("transfer");
+        let directory = Directory::open(&root, &store).unwrap();
+        let (old, new) = (LayerId::of(b"old"), LayerId::of(b"new"));
+        fs::create_dir(directory.layer(old)).unwrap();
+        fs::write(directory.layer(old).join("pack"), vec![1; 600_000]).unwrap();
+        directory.release();
+        let directory = Directory::open(&root, &store).unwrap();
+        assert!(directory.layer(old).exists());
+        let room = directory.reserve(&store, new, 300_000).unwrap();
+        assert!(directory.layer(old).exists(), "both have room");
+        drop(room);
+        let _room = directory.reserve(&store, new, 900_000).unwrap();
+        assert!(!directory.layer(old).exists());
+        let refused = directory.reserve(&store, new, 200_000).unwrap_err();
+        assert!(matches!(refused, StoreError::NoRoom { .. }), "{refused}");
+    }
 }

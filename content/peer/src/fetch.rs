@@ -14,7 +14,10 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 
 /// A pull that nobody waits for goes on for so long.
 const UNWANTED: Duration = Duration::from_secs(10);
@@ -30,6 +33,9 @@ const HOLDERS_FIRST: usize = 2;
 
 /// How often a layer is completed whose contents were evicted while it came.
 const TRIES: usize = 3;
+
+/// How long the end of a pull may take when the node shuts down.
+const STOPS_WITHIN: Duration = Duration::from_secs(5);
 
 /// How many events wait for a pull.
 const EVENTS: usize = 64;
@@ -60,6 +66,7 @@ pub(crate) struct Pull {
     partial: Mutex<Option<Arc<Partial>>>,
     /// Who may have it.
     providers: Mutex<Vec<(NodeId, Nearness)>>,
+    task: Mutex<Option<JoinHandle<()>>>,
     /// Keeps the layer until everyone who waited has a pin of its own.
     pin: Mutex<Option<Pin>>,
 }
@@ -70,8 +77,15 @@ impl Pull {
         let _ = self.events.try_send(event);
     }
 
-    pub(crate) fn stop(&self) {
+    /// Ends the pull, and returns when it touches its files no more.
+    pub(crate) async fn stop(&self) {
         self.tell(Event::Stop);
+        let task = lock(&self.task).take();
+        if let Some(task) = task
+            && tokio::time::timeout(STOPS_WITHIN, task).await.is_err()
+        {
+            tracing::warn!("the pull of layer {} does not end", self.layer);
+        }
         self.end(Err(FetchError::Stopped { layer: self.layer }));
     }
 
@@ -124,13 +138,11 @@ impl Layers {
         }
         let waiting = inner.join(layer, &providers);
         let mut outcome = waiting.0.outcome.subscribe();
-        let ended = outcome.wait_for(Option::is_some).await;
-        match ended.as_deref() {
-            Ok(Some(Ok(()))) => {}
-            Ok(Some(Err(error))) => return Err(error.clone()),
-            _ => return Err(FetchError::Stopped { layer }),
-        }
-        drop(ended);
+        let ended = match outcome.wait_for(Option::is_some).await {
+            Ok(ended) => ended.clone(),
+            Err(_) => None,
+        };
+        ended.unwrap_or(Err(FetchError::Stopped { layer }))?;
         let store = inner.store.clone();
         blocking(move || store.pin(layer))
             .await
@@ -183,13 +195,14 @@ impl Inner {
             waiting: AtomicUsize::new(1),
             partial: Mutex::default(),
             providers: Mutex::new(providers.to_owned()),
+            task: Mutex::default(),
             pin: Mutex::default(),
         });
         pulls.insert(layer, pull.clone());
         drop(pulls);
         let inner = self.clone();
         let mine = pull.clone();
-        self.runtime.spawn(async move {
+        let task = self.runtime.spawn(async move {
             let outcome = inner.pull(&mine, inbox).await;
             let mut pulls = lock(&inner.pulls);
             if pulls
@@ -201,6 +214,7 @@ impl Inner {
             drop(pulls);
             mine.end(outcome);
         });
+        *lock(&pull.task) = Some(task);
         Waiting(pull)
     }
 

@@ -249,9 +249,10 @@ impl Layers {
         }
         let pulls: Vec<_> = lock(&self.inner.pulls).drain().collect();
         for (_, pull) in pulls {
-            pull.stop();
+            pull.stop().await;
         }
         self.inner.endpoint.close().await;
+        self.inner.directory.release();
     }
 }
 
