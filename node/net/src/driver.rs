@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use crate::address::{to_multiaddr, to_node, to_peer, to_socket};
 use crate::admission::OTHER_KEY;
 use crate::behaviour::{Behaviour, BehaviourEvent, name};
 use crate::join::{Join, Stage, resolve};
-use crate::networks::is_on_local_network;
+use crate::networks::{is_on_local_network, own_addresses};
 use crate::peer::{Dial, MAX_ADDRESSES};
 use crate::state::{Closed, MAX_JOINS, Shared};
 use crate::timing::pause;
@@ -79,10 +79,27 @@ impl Driver {
         done.send_replace(true);
     }
 
-    /// Handles events until something happens to be listened on, or for a second.
-    pub(crate) async fn settle(&mut self, listeners: usize) {
+    /// Handles events until everything that is to be listened on is, or for a second.
+    pub(crate) async fn settle(&mut self, listen: &[SocketAddr]) {
+        let own = own_addresses();
+        // Each listener is at its address, or at all addresses of its kind.
+        let mut expected: Vec<IpAddr> = listen.iter().map(SocketAddr::ip).collect();
+        for wildcard in listen
+            .iter()
+            .filter(|address| address.ip().is_unspecified())
+        {
+            expected.extend(own.iter().filter(|ip| ip.is_ipv4() == wildcard.is_ipv4()));
+        }
+        expected.retain(|ip| !ip.is_unspecified());
         let enough = async {
-            while self.shared.lock().listening.len() < listeners {
+            let is_there = |ip: &IpAddr, shared: &Shared| {
+                shared
+                    .lock()
+                    .listening
+                    .iter()
+                    .any(|address| address.ip() == *ip)
+            };
+            while !expected.iter().all(|ip| is_there(ip, &self.shared)) {
                 let event = self.swarm.select_next_some().await;
                 self.on_event(event);
             }

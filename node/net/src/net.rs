@@ -64,7 +64,7 @@ impl Net {
             })?;
         }
         let mut driver = Driver::new(swarm, shared.clone());
-        driver.settle(config.listen.len()).await;
+        driver.settle(&config.listen).await;
         let (finished, done) = watch::channel(false);
         tokio::spawn(driver.run(finished));
         let events = Events::new(shared.clone());

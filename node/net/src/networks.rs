@@ -28,6 +28,20 @@ pub(crate) fn is_on_local_network(ip: IpAddr) -> bool {
     })
 }
 
+/// The addresses of this machine's interfaces, but for those that mean something on one link only.
+pub(crate) fn own_addresses() -> Vec<IpAddr> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
+        return Vec::new();
+    };
+    let addresses = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
+        let v6 = || Some(address.as_sockaddr_in6()?.ip()).filter(|ip| !ip.is_unicast_link_local());
+        v4.or_else(|| v6().map(IpAddr::V6))
+    });
+    addresses.collect()
+}
+
 /// Neither is a network of which everything is part.
 fn same_network_v4(ip: Ipv4Addr, own: Ipv4Addr, mask: Ipv4Addr) -> bool {
     let mask = mask.to_bits();
@@ -46,6 +60,9 @@ mod tests {
     #[test]
     fn the_world_outside_is_not_local() {
         assert!(is_on_local_network("127.0.0.1".parse().unwrap()));
+        for own in own_addresses() {
+            assert!(is_on_local_network(own), "{own}");
+        }
         // A multicast address: no interface has one.
         assert!(!is_on_local_network("239.1.2.3".parse().unwrap()));
         assert!(!is_on_local_network("ff0e::1".parse().unwrap()));

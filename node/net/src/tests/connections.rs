@@ -347,6 +347,26 @@ async fn joins_that_make_no_sense_say_why() {
 }
 
 #[tokio::test]
+async fn a_node_that_listens_everywhere_says_where_others_reach_it() {
+    let config = NetConfig {
+        listen: vec![SocketAddr::from(([0, 0, 0, 0], 0))],
+        ..config(&NodeKey::generate(), &MeshKey::generate(), 0)
+    };
+    let (net, _events) = Net::start(config).await.unwrap();
+    let own = crate::networks::own_addresses();
+    let reachable = own.iter().filter(|ip| ip.is_ipv4() && !ip.is_loopback());
+    let mut expected: Vec<_> = reachable.copied().collect();
+    if expected.is_empty() {
+        expected.push([127, 0, 0, 1].into());
+    }
+    let mut addresses: Vec<_> = net.addresses().iter().map(SocketAddr::ip).collect();
+    expected.sort();
+    addresses.sort();
+    assert_eq!(addresses, expected);
+    assert!(net.addresses().iter().all(|address| address.port() != 0));
+}
+
+#[tokio::test]
 async fn a_port_that_is_taken_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
