@@ -1,6 +1,6 @@
 use maelstrom_content::LayerId;
 use maelstrom_dispatch::Rank;
-use maelstrom_runtime::{ContainerMount, JobNetwork, Privileges, Root, TerminalSize};
+use maelstrom_runtime::{ContainerMount, JobNetwork, Privileges, Root, Template, TerminalSize};
 use maelstrom_spec::{JobError, JobOutcome};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -56,6 +56,9 @@ pub struct Job {
     pub outputs: Arc<[String]>,
     /// Whether to find out which paths the program looks for in vain. Slow.
     pub trace_missing: bool,
+    /// A program that is started once for many jobs and forks for this one. Where that is not
+    /// possible `program` is run, and a note in the outcome may say why.
+    pub template: Option<Template>,
     /// Whether it only gets processor time that nobody else on the machine wants, as is right
     /// for jobs of other nodes.
     pub background: bool,

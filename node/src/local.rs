@@ -350,6 +350,7 @@ impl Worker {
             background: job.background,
             terminal: job.terminal.as_ref().map(|(_, size)| *size),
             more_like_it,
+            template: job.template.clone(),
         };
         let terminal = job.terminal.as_ref().map(|(terminal, _)| terminal.as_fd());
         let result = ready.run_on_terminal(&container_job, terminal);

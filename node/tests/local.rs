@@ -82,6 +82,7 @@ impl Fixture {
             rank: Rank::default(),
             outputs: Arc::new([]),
             trace_missing: false,
+            template: None,
             background: false,
             terminal: None,
             hold: None,

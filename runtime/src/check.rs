@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 /// One thing that containers need, and whether this machine has it.
@@ -192,7 +193,11 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new() -> io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("maelstrom-check-{}", std::process::id()));
+        // More than one check may be going on in a process.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("maelstrom-check-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
         for directory in ["proc", "sys", "tmp", "dev"] {
             fs::create_dir_all(path.join("lower").join(directory))?;
         }

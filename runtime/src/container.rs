@@ -37,8 +37,39 @@ impl From<Failure> for Blame {
     }
 }
 
+/// How what lies beneath the root is kept out of reach.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Enclosure {
+    /// By a changed root. For those who can neither unmount it nor leave it.
+    Covered,
+    /// By taking it away. For those who may mount and unmount.
+    Sealed,
+}
+
+impl Enclosure {
+    /// What the program of a job needs.
+    pub(crate) fn of(job: &ContainerJob) -> Self {
+        match job.privileges {
+            Privileges::Namespace => Enclosure::Sealed,
+            Privileges::None | Privileges::Files => Enclosure::Covered,
+        }
+    }
+}
+
 /// Makes the container's root and everything mounted in it, and enters its working directory.
-pub(crate) fn enter(job: &ContainerJob, around: &Surroundings<'_>) -> Result<(), Blame> {
+pub(crate) fn build(
+    job: &ContainerJob,
+    around: &Surroundings<'_>,
+    enclosure: Enclosure,
+) -> Result<(), Blame> {
+    // Modes are as they are asked for.
+    let umask = rustix::process::umask(Mode::empty());
+    let built = enter(job, around, enclosure);
+    rustix::process::umask(umask);
+    built
+}
+
+fn enter(job: &ContainerJob, around: &Surroundings<'_>, enclosure: Enclosure) -> Result<(), Blame> {
     if around.owns_network && job.network == JobNetwork::Loopback {
         sys::bring_up_loopback().doing(|| "bringing up loopback".to_owned())?;
     }
@@ -51,11 +82,11 @@ pub(crate) fn enter(job: &ContainerJob, around: &Surroundings<'_>) -> Result<(),
         .collect::<Result<Vec<_>, Blame>>()?;
     base::attach(&root, "/").doing(|| "attaching the root file system".to_owned())?;
     rustix::process::fchdir(&root).doing(|| "entering the root file system".to_owned())?;
-    if job.privileges == Privileges::Namespace {
-        // Such a job could otherwise take its root away and look at what lies beneath.
-        base::pivot_into_current_directory()?;
-    } else {
-        rustix::process::chroot(".").doing(|| "changing the root".to_owned())?;
+    match enclosure {
+        Enclosure::Sealed => base::pivot_into_current_directory()?,
+        Enclosure::Covered => {
+            rustix::process::chroot(".").doing(|| "changing the root".to_owned())?;
+        }
     }
     for (mount, made) in mounts {
         attach(mount, &made)?;

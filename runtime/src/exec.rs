@@ -21,8 +21,8 @@ use std::{
 
 /// Everything that the new process needs, laid out so that it neither allocates nor locks: it
 /// shares its memory with its parent until it executes the program.
-struct Plan {
-    candidates: Vec<CString>,
+struct Plan<'a> {
+    candidates: &'a [CString],
     argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
     stdin: c_int,
@@ -33,6 +33,8 @@ struct Plan {
     background: bool,
     /// Where the listener of a watched program is sent to.
     watcher: Option<OwnedFd>,
+    /// A descriptor that the program gets besides its streams, and under which number.
+    handed_over: Option<(c_int, c_int)>,
     failed: Option<(Step, c_int)>,
 }
 
@@ -57,31 +59,8 @@ const STACK_SIZE: usize = 4096;
 
 /// Starts the program. The working directory and everything else around it is in place.
 pub(crate) fn spawn(job: &ContainerJob, around: &Surroundings<'_>) -> Result<Started, Blame> {
-    let arguments = std::iter::once(&job.program)
-        .chain(&job.arguments)
-        .map(|argument| sys::c_string("an argument", argument.as_str()))
-        .collect::<Result<Vec<_>, Failure>>()
-        .map_err(Blame::job)?;
-    let environment = job
-        .environment
-        .iter()
-        .map(|(name, value)| sys::c_string("an environment variable", format!("{name}={value}")))
-        .collect::<Result<Vec<_>, Failure>>()
-        .map_err(Blame::job)?;
-    let terminal = around.terminal.map(AsRawFd::as_raw_fd);
-    let mut plan = Plan {
-        candidates: candidates(job).map_err(Blame::job)?,
-        argv: pointers(&arguments),
-        envp: pointers(&environment),
-        stdin: terminal.unwrap_or(around.null.as_raw_fd()),
-        stdout: terminal.unwrap_or(around.stdout.as_raw_fd()),
-        stderr: terminal.unwrap_or(around.stderr.as_raw_fd()),
-        terminal,
-        leads_session: job.leads_session || terminal.is_some(),
-        background: job.background,
-        watcher: None,
-        failed: None,
-    };
+    let strings = Strings::of(job).map_err(Blame::job)?;
+    let mut plan = strings.plan(job, around);
     if job.trace_missing {
         return spawn_watched(job, plan);
     }
@@ -111,10 +90,73 @@ pub(crate) fn spawn(job: &ContainerJob, around: &Surroundings<'_>) -> Result<Sta
     }
 }
 
+/// Becomes the program, with one more descriptor under a number of its own. Returns only if that
+/// fails.
+pub(crate) fn replace(
+    job: &ContainerJob,
+    around: &Surroundings<'_>,
+    descriptor: &OwnedFd,
+    number: c_int,
+) -> Blame {
+    let strings = match Strings::of(job) {
+        Ok(strings) => strings,
+        Err(failure) => return Blame::job(failure),
+    };
+    let plan = Plan {
+        handed_over: Some((descriptor.as_raw_fd(), number)),
+        ..strings.plan(job, around)
+    };
+    let (step, errno) = become_program(&plan);
+    explain(job, step, Errno::from_raw_os_error(errno))
+}
+
+/// The strings that a [`Plan`] points at.
+struct Strings {
+    candidates: Vec<CString>,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+}
+
+impl Strings {
+    fn of(job: &ContainerJob) -> Result<Self, Failure> {
+        let arguments = std::iter::once(&job.program).chain(&job.arguments);
+        let environment = job.environment.iter();
+        Ok(Self {
+            candidates: candidates(job)?,
+            arguments: arguments
+                .map(|argument| sys::c_string("an argument", argument.as_str()))
+                .collect::<Result<_, _>>()?,
+            environment: environment
+                .map(|(name, value)| {
+                    sys::c_string("an environment variable", format!("{name}={value}"))
+                })
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn plan(&self, job: &ContainerJob, around: &Surroundings<'_>) -> Plan<'_> {
+        let terminal = around.terminal.map(AsRawFd::as_raw_fd);
+        Plan {
+            candidates: &self.candidates,
+            argv: pointers(&self.arguments),
+            envp: pointers(&self.environment),
+            stdin: terminal.unwrap_or(around.null.as_raw_fd()),
+            stdout: terminal.unwrap_or(around.stdout.as_raw_fd()),
+            stderr: terminal.unwrap_or(around.stderr.as_raw_fd()),
+            terminal,
+            leads_session: job.leads_session || terminal.is_some(),
+            background: job.background,
+            watcher: None,
+            handed_over: None,
+            failed: None,
+        }
+    }
+}
+
 /// Starts a program whose file system calls this process will answer. This process must not be
 /// suspended meanwhile, so the two share no memory, and a failure to execute is known from the
 /// way the child ends.
-fn spawn_watched(job: &ContainerJob, mut plan: Plan) -> Result<Started, Blame> {
+fn spawn_watched(job: &ContainerJob, mut plan: Plan<'_>) -> Result<Started, Blame> {
     let (ours, theirs) = socket_pair().doing(|| "creating a socket".to_owned())?;
     plan.watcher = Some(theirs);
     // SAFETY: this process has a single thread.
@@ -169,14 +211,14 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
 /// The new process, until it is the program.
 extern "C" fn child(plan: *mut c_void) -> c_int {
     // SAFETY: `spawn` passes a plan that outlives this process's use of it.
-    let plan = unsafe { &mut *plan.cast::<Plan>() };
+    let plan = unsafe { &mut *plan.cast::<Plan<'_>>() };
     let (step, errno) = become_program(plan);
     plan.failed = Some((step, errno));
     // SAFETY: ends this process without running the handlers of its parent.
     unsafe { libc::_exit(127) }
 }
 
-fn become_program(plan: &Plan) -> (Step, c_int) {
+fn become_program(plan: &Plan<'_>) -> (Step, c_int) {
     // SAFETY: reads this thread's error number.
     let errno = || unsafe { *libc::__errno_location() };
     // SAFETY: plain system calls on values that `spawn` laid out.
@@ -193,6 +235,16 @@ fn become_program(plan: &Plan) -> (Step, c_int) {
         for (from, to) in [(plan.stdin, 0), (plan.stdout, 1), (plan.stderr, 2)] {
             // Descriptors below 3 were closed or replaced by the slot; these are all above.
             if libc::dup2(from, to) < 0 {
+                return (Step::Streams, errno());
+            }
+        }
+        if let Some((from, to)) = plan.handed_over {
+            let failed = if from == to {
+                libc::fcntl(to, libc::F_SETFD, 0) < 0
+            } else {
+                libc::dup2(from, to) < 0
+            };
+            if failed {
                 return (Step::Streams, errno());
             }
         }

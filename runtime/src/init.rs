@@ -7,7 +7,7 @@
 
 use crate::{
     cgroup::PROCESSES_MAX,
-    container::{self, Blame},
+    container::{self, Blame, Enclosure},
     exec,
     job::{ContainerJob, Privileges},
     outputs,
@@ -21,6 +21,7 @@ use rustix::{
     fd::{AsFd, AsRawFd, OwnedFd},
     io::Errno,
     process::{DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus},
+    thread::CapabilitySet,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -38,6 +39,8 @@ pub(crate) enum InitReport {
         duration: Duration,
         missing: Vec<PathBuf>,
         notes: Vec<String>,
+        /// Whether it left sockets in a network that others are to use. Only known of forks.
+        used_up_network: bool,
     },
 }
 
@@ -75,21 +78,11 @@ fn run_job(
     start: Start,
     around: &Surroundings<'_>,
 ) -> Result<InitReport, Blame> {
-    die_with_slot(around.slot)?;
-    sys::be_prompt();
-    limit_processes();
-    // So that a program that signals its process group reaches only what is in the container.
-    rustix::process::setpgid(None, None).doing(|| "creating a process group".to_owned())?;
-    sys::map_ids((job.user, job.group), around.ids)?;
-    // What this process inherited from its slot is nobody's business inside.
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .doing(|| "protecting the first process of the container".to_owned())?;
-    let umask = rustix::process::umask(rustix::fs::Mode::empty());
-    container::enter(job, around)?;
-    rustix::process::umask(umask);
+    settle_in(job, around.ids, around.slot)?;
+    container::build(job, around, Enclosure::of(job))?;
     // Whoever is not user 0 loses all of them by executing a program.
-    if job.user == 0 {
-        limit_capabilities(job.privileges)?;
+    if job.user == 0 && job.privileges != Privileges::Namespace {
+        limit_capabilities(kept_capabilities(job.privileges))?;
     }
     close_all_but(&[
         around.link,
@@ -133,7 +126,27 @@ fn run_job(
         duration,
         missing,
         notes,
+        used_up_network: false,
     })
+}
+
+/// What the first process of any namespaces does first. `outside` is the user and group that the
+/// job's are seen as from outside of them.
+pub(crate) fn settle_in(
+    job: &ContainerJob,
+    outside: (u32, u32),
+    slot: &OwnedFd,
+) -> Result<(), Blame> {
+    die_with_slot(slot)?;
+    sys::be_prompt();
+    limit_processes();
+    // So that a program that signals its process group reaches only what is in the container.
+    rustix::process::setpgid(None, None).doing(|| "creating a process group".to_owned())?;
+    sys::map_ids((job.user, job.group), outside)?;
+    // What this process inherited is nobody's business inside.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .doing(|| "protecting the first process of the container".to_owned())?;
+    Ok(())
 }
 
 fn die_with_slot(slot: &OwnedFd) -> Result<(), Blame> {
@@ -166,11 +179,11 @@ fn limit_processes() {
     );
 }
 
-/// Takes from the bounding set what the program must not get, even as user 0.
-fn limit_capabilities(privileges: Privileges) -> Result<(), Blame> {
-    use rustix::thread::CapabilitySet as C;
-    let kept = match privileges {
-        Privileges::Namespace => return Ok(()),
+/// What user 0 of a job keeps.
+pub(crate) fn kept_capabilities(privileges: Privileges) -> CapabilitySet {
+    use CapabilitySet as C;
+    match privileges {
+        Privileges::Namespace => C::all(),
         Privileges::None => C::empty(),
         Privileges::Files => {
             C::CHOWN
@@ -187,9 +200,13 @@ fn limit_capabilities(privileges: Privileges) -> Result<(), Blame> {
                 | C::SYS_CHROOT
                 | C::MKNOD
         }
-    };
+    }
+}
+
+/// Takes from the bounding set what the program must not get, even as user 0.
+pub(crate) fn limit_capabilities(kept: CapabilitySet) -> Result<(), Blame> {
     for number in 0..64 {
-        let capability = C::from_bits_retain(1 << number);
+        let capability = CapabilitySet::from_bits_retain(1 << number);
         if kept.contains(capability) {
             continue;
         }
@@ -209,7 +226,7 @@ fn limit_capabilities(privileges: Privileges) -> Result<(), Blame> {
 }
 
 /// Closes every descriptor but these and the standard ones.
-fn close_all_but(kept: &[&OwnedFd]) {
+pub(crate) fn close_all_but(kept: &[&OwnedFd]) {
     let mut kept: Vec<_> = kept.iter().map(|fd| fd.as_raw_fd() as u32).collect();
     kept.sort_unstable();
     kept.push(u32::MAX);
@@ -236,7 +253,7 @@ fn wait_for(program: Pid) -> JobStatus {
     }
 }
 
-fn job_status(status: WaitStatus) -> JobStatus {
+pub(crate) fn job_status(status: WaitStatus) -> JobStatus {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => JobStatus::Exited(code as u8),
         (None, Some(signal)) => JobStatus::Signaled(signal as u8),
@@ -245,7 +262,7 @@ fn job_status(status: WaitStatus) -> JobStatus {
 }
 
 /// Ends every other process, so that nothing of this job is alive when it is reported.
-fn end_the_rest() {
+pub(crate) fn end_the_rest() {
     loop {
         match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some(_)) => {}

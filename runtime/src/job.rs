@@ -2,7 +2,7 @@
 
 use maelstrom_spec::{Device, Network, WindowSize};
 use serde::{Deserialize, Serialize};
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 /// One program in one container, ready to run on this machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +49,35 @@ pub struct ContainerJob {
     /// Whether the next job will probably want a container like this one, so that it is worth
     /// making that container while this job runs. Only a hint.
     pub more_like_it: bool,
+    /// A program that is started once and forks for each of many jobs. Where it cannot be used,
+    /// the job's own program is run, and a note in the outcome says why.
+    pub template: Option<Template>,
+}
+
+/// How a job is run in a fork of a program that has prepared what it needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Template {
+    /// What is started once.
+    pub program: Arc<TemplateProgram>,
+    /// What this job's fork is told, at most [`Template::PAYLOAD_MAX_BYTES`].
+    pub payload: Vec<u8>,
+}
+
+/// A program that prepares once what many jobs need, and then forks for each of them. What it has
+/// to do is in `docs/TEMPLATES.md`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateProgram {
+    /// `argv[0]`, looked up as [`ContainerJob::program`] is.
+    pub program: String,
+    /// `argv[1..]`.
+    pub arguments: Vec<String>,
+    /// Its whole environment, which its forks inherit.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Template {
+    /// A longer payload makes its job run without the template.
+    pub const PAYLOAD_MAX_BYTES: usize = 64 << 10;
 }
 
 impl ContainerJob {
@@ -76,6 +105,7 @@ impl ContainerJob {
             background: _,
             terminal: _,
             more_like_it: _,
+            template: _,
         } = self;
         *layers == other.layers
             && *mounts == other.mounts
@@ -83,6 +113,26 @@ impl ContainerJob {
             && *root == other.root
             && (*network, *user, *group, *privileges)
                 == (other.network, other.user, other.group, other.privileges)
+    }
+
+    /// Whether a template that was started for `other` can fork for this job.
+    pub(crate) fn fits_template_of(&self, other: &Self) -> bool {
+        let same_program = match (&self.template, &other.template) {
+            (Some(template), Some(others)) => template.program == others.program,
+            _ => false,
+        };
+        same_program
+            && self.fits_container_of(other)
+            && (self.leads_session, self.background) == (other.leads_session, other.background)
+    }
+
+    /// Whether a fork of a template can do for it all that a process of its own could.
+    pub(crate) fn can_have_template(&self) -> bool {
+        Self {
+            outputs: Vec::new(),
+            ..self.clone()
+        }
+        .can_be_prepared()
     }
 
     /// Whether its container can be made before the job is known: whether it needs nothing that
@@ -121,6 +171,7 @@ impl Default for ContainerJob {
             background: false,
             terminal: None,
             more_like_it: false,
+            template: None,
         }
     }
 }

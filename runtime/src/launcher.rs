@@ -124,26 +124,60 @@ pub(crate) fn socket_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     )
 }
 
+/// A connected pair of sockets that keep the bounds of messages.
+pub(crate) fn packet_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+}
+
+/// No message carries more descriptors than this.
+const DESCRIPTORS_MAX: usize = 8;
+
 /// Sends bytes, the first of which carry a descriptor.
 pub(crate) fn send_with_descriptor(
     socket: BorrowedFd<'_>,
     bytes: &[u8],
     descriptor: Option<BorrowedFd<'_>>,
 ) -> std::io::Result<()> {
+    send_with_descriptors(socket, bytes, descriptor.as_slice())
+}
+
+/// Sends bytes, the first of which carry descriptors, at most [`DESCRIPTORS_MAX`].
+pub(crate) fn send_with_descriptors(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> std::io::Result<()> {
     let mut sent = 0;
-    if let Some(descriptor) = descriptor {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let descriptors = [descriptor];
-        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-        sent = rustix::net::sendmsg(
+    if !descriptors.is_empty() {
+        sent = send_packet(socket, bytes, descriptors)?;
+    }
+    std::io::Write::write_all(&mut Stream(socket), &bytes[sent..])
+}
+
+/// Sends bytes and descriptors in one call. Returns how many bytes the kernel took.
+pub(crate) fn send_packet(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> std::io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(std::io::Error::other("too many descriptors"));
+    }
+    Ok(rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(
             socket,
             &[IoSlice::new(bytes)],
             &mut ancillary,
             SendFlags::NOSIGNAL,
-        )?;
-    }
-    std::io::Write::write_all(&mut Stream(socket), &bytes[sent..])
+        )
+    })?)
 }
 
 /// Sends a descriptor alone.
@@ -156,15 +190,15 @@ pub(crate) fn send_descriptor(
 
 /// Receives what [`send_descriptor`] sends. `None`: the other end is closed.
 pub(crate) fn receive_descriptor(socket: BorrowedFd<'_>) -> std::io::Result<Option<OwnedFd>> {
-    Ok(receive_part(socket, &mut [0])?.1)
+    Ok(receive_part(socket, &mut [0])?.1.into_iter().next())
 }
 
-/// Reads bytes that may carry a descriptor.
+/// Reads bytes that may carry descriptors.
 fn receive_part(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
-) -> std::io::Result<(usize, Option<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+) -> std::io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let count = rustix::io::retry_on_intr(|| {
         rustix::net::recvmsg(
@@ -175,26 +209,34 @@ fn receive_part(
         )
     })?
     .bytes;
-    let mut descriptor = None;
+    let mut received = Vec::new();
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-            descriptor = descriptors.into_iter().next().or(descriptor);
+            received.extend(descriptors);
         }
     }
-    Ok((count, descriptor))
+    Ok((count, received))
 }
 
 /// Reads a frame whose first bytes may carry a descriptor.
 pub(crate) fn receive_with_descriptor<T: serde::de::DeserializeOwned>(
     socket: BorrowedFd<'_>,
 ) -> std::io::Result<Option<(T, Option<OwnedFd>)>> {
+    let received = receive_with_descriptors(socket)?;
+    Ok(received.map(|(frame, descriptors)| (frame, descriptors.into_iter().next())))
+}
+
+/// Reads a frame whose first bytes may carry descriptors.
+pub(crate) fn receive_with_descriptors<T: serde::de::DeserializeOwned>(
+    socket: BorrowedFd<'_>,
+) -> std::io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut header = [0; 4];
-    let (first, descriptor) = receive_part(socket, &mut header)?;
+    let (first, descriptors) = receive_part(socket, &mut header)?;
     if first == 0 {
         return Ok(None);
     }
     let rest = std::io::Read::chain(&header[..first], Stream(socket));
-    Ok(wire::read_frame(rest)?.map(|frame| (frame, descriptor)))
+    Ok(wire::read_frame(rest)?.map(|frame| (frame, descriptors)))
 }
 
 /// Namespaces and ids that every slot starts from.

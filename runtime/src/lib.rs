@@ -29,11 +29,16 @@ mod seccomp;
 mod slot;
 mod slot_process;
 mod sys;
+mod template;
+mod template_init;
 mod trace;
 mod watch;
 mod wire;
 
 pub use check::{Finding, FindingResult, check};
-pub use job::{ContainerJob, ContainerMount, JobNetwork, Privileges, Root, TerminalSize};
+pub use job::{
+    ContainerJob, ContainerMount, JobNetwork, Privileges, Root, Template, TemplateProgram,
+    TerminalSize,
+};
 pub use launcher::{Launcher, StartError};
 pub use slot::{Canceller, RunError, Slot};

@@ -91,6 +91,27 @@ impl Networks {
         Ok(false)
     }
 
+    /// Whether nothing is left in the current namespace.
+    pub(crate) fn is_clean(&self) -> bool {
+        index(self.current)
+            .and_then(|index| self.isolated[index].as_ref())
+            .is_none_or(Isolated::is_clean)
+    }
+
+    /// What must stay open for this to go on working.
+    pub(crate) fn descriptors(&self) -> Vec<&OwnedFd> {
+        let isolated = self.isolated.iter().flatten();
+        isolated
+            .flat_map(|isolated| {
+                isolated
+                    .counts
+                    .iter()
+                    .flatten()
+                    .chain([&isolated.namespace])
+            })
+            .collect()
+    }
+
     /// Replaces the current namespace, at its next use, if a socket is left in it. Whether one
     /// was.
     pub(crate) fn renew_if_used(&mut self) -> bool {

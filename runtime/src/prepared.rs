@@ -8,7 +8,6 @@
 use crate::{
     base,
     job::ContainerJob,
-    sys::Child,
     wire::{self, Stream},
 };
 use rustix::{
@@ -24,9 +23,13 @@ use std::{
 /// How long a slot without a job keeps the container that it made ahead of time.
 pub(crate) const KEPT_WHEN_IDLE: Duration = Duration::from_secs(1);
 
+/// How long it keeps templates.
+pub(crate) const TEMPLATES_KEPT_WHEN_IDLE: Duration = Duration::from_secs(10);
+
 /// A container whose init has been started.
 pub(crate) struct Prepared {
-    pub(crate) child: Child,
+    /// Its init.
+    pub(crate) process: OwnedFd,
     /// Where init is told its job, and reports.
     pub(crate) link: OwnedFd,
     pub(crate) stdout: OwnedFd,
@@ -42,7 +45,7 @@ pub(crate) struct Ahead {
 }
 
 /// Which directory a path led to.
-type Identity = Option<(u64, u64)>;
+pub(crate) type Identity = Option<(u64, u64)>;
 
 impl Ahead {
     /// Notes what a container was made for.
@@ -85,11 +88,12 @@ impl Ahead {
 
     /// Ends it. Its process is still to be waited for.
     pub(crate) fn discard(self) {
-        let _ = rustix::process::pidfd_send_signal(&self.prepared.child.pidfd, Signal::KILL);
+        let _ = rustix::process::pidfd_send_signal(&self.prepared.process, Signal::KILL);
     }
 }
 
-fn identities(layers: &[PathBuf]) -> Vec<Identity> {
+/// Which directories these paths lead to.
+pub(crate) fn identities(layers: &[PathBuf]) -> Vec<Identity> {
     layers
         .iter()
         .map(|layer| {

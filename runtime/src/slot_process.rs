@@ -8,14 +8,15 @@ use crate::{
     job::{ContainerJob, ContainerMount, Root},
     launcher::{Host, receive_with_descriptor, socket_pair},
     network::Networks,
-    prepared::{self, Ahead, KEPT_WHEN_IDLE, Prepared},
+    prepared::{self, Ahead, KEPT_WHEN_IDLE, Prepared, TEMPLATES_KEPT_WHEN_IDLE},
     sys::{self, Doing, Failure},
-    watch::{Capture, Watch},
+    template::{Otherwise, Templates},
+    watch::{Capture, Watch, timespec},
     wire::{self, Stream},
 };
 use maelstrom_spec::{JobError, JobOutcome};
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
+    event::{PollFd, PollFlags, poll},
     fd::{AsFd, OwnedFd},
     fs::{Mode, OFlags},
     io::Errno,
@@ -29,7 +30,7 @@ use std::{
     borrow::Cow,
     io,
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// What a slot is told when it is made.
@@ -93,20 +94,21 @@ pub(crate) fn run(
     }
 }
 
-struct SlotProcess<'a> {
-    control: &'a OwnedFd,
+pub(crate) struct SlotProcess<'a> {
+    pub(crate) control: &'a OwnedFd,
     layers_root: PathBuf,
-    ids: (u32, u32),
-    host: HostMounts,
+    pub(crate) ids: (u32, u32),
+    pub(crate) host: HostMounts,
     base_namespace: OwnedFd,
     networks: Networks,
     /// Made while the last job ran, for the next.
     ahead: Option<Ahead>,
-    null: OwnedFd,
-    this: OwnedFd,
-    memory: MemoryKills,
+    pub(crate) templates: Templates,
+    pub(crate) null: OwnedFd,
+    pub(crate) this: OwnedFd,
+    pub(crate) memory: MemoryKills,
     /// Ended containers whose processes have not been waited for.
-    unreaped: usize,
+    pub(crate) unreaped: usize,
     /// Whether the last job left nothing in its network, so that the next may share it.
     left_clean: bool,
 }
@@ -160,6 +162,7 @@ impl<'a> SlotProcess<'a> {
             base_namespace,
             networks,
             ahead: None,
+            templates: Templates::default(),
             null,
             this,
             memory: MemoryKills::new(cgroup),
@@ -194,6 +197,16 @@ impl<'a> SlotProcess<'a> {
         job: &ContainerJob,
         terminal: Option<&OwnedFd>,
     ) -> io::Result<Result<JobOutcome, JobError>> {
+        let mut notes = Vec::new();
+        if job.template.is_some() {
+            match self.run_in_template(number, job)? {
+                Ok(outcome) => return Ok(Ok(outcome)),
+                Err(Otherwise::Failed(error)) => return Ok(Err(error)),
+                Err(Otherwise::Plain(why)) => {
+                    notes.extend(why.map(|why| format!("ran without its template: {why}")));
+                }
+            }
+        }
         let started = match self.start(job, terminal) {
             Ok(started) => started,
             Err(failure) => return Ok(Err(JobError::System(failure.to_string()))),
@@ -212,11 +225,18 @@ impl<'a> SlotProcess<'a> {
             stdout: Capture::new(started.stdout, job.inline_limit_bytes),
             stderr: Capture::new(started.stderr, job.inline_limit_bytes),
             outputs: started.outputs,
-            child: started.child,
+            process: started.process,
             started: begun,
             timeout: job.timeout.filter(|timeout| !timeout.is_zero()),
+            fork: None,
+            lost: None,
+            left_clean: false,
         };
-        watch.until_the_end()
+        let mut result = watch.until_the_end()?;
+        if let Ok(outcome) = &mut result {
+            outcome.effects.notes.append(&mut notes);
+        }
+        Ok(result)
     }
 
     /// Starts a job in the container that was made ahead, or in a new one.
@@ -247,7 +267,7 @@ impl<'a> SlotProcess<'a> {
         self.unreaped += 1;
     }
 
-    fn layers_inside(&self, job: &ContainerJob) -> Result<Vec<PathBuf>, Failure> {
+    pub(crate) fn layers_inside(&self, job: &ContainerJob) -> Result<Vec<PathBuf>, Failure> {
         prepared::inside(&job.layers, &self.layers_root).or_else(|outside| {
             Err(Errno::INVAL).doing(|| {
                 format!(
@@ -291,7 +311,7 @@ impl<'a> SlotProcess<'a> {
             .doing(|| "creating a container's namespaces".to_owned())?;
         match child {
             Some(child) => Ok(Prepared {
-                child,
+                process: child.pidfd,
                 link,
                 stdout,
                 stderr,
@@ -406,24 +426,31 @@ impl<'a> SlotProcess<'a> {
         }
     }
 
-    /// Waits until the client says something. What was made ahead is not kept for long, nor is
-    /// what has ended.
+    /// Waits until the client says something. What was made ahead is not kept for long, nor are
+    /// templates and what has ended.
     fn wait_for_client(&mut self) {
-        if self.ahead.is_none() && self.unreaped == 0 {
-            return;
-        }
-        let mut control = [PollFd::new(self.control, PollFlags::IN)];
-        let kept = Timespec {
-            tv_sec: KEPT_WHEN_IDLE.as_secs() as i64,
-            tv_nsec: 0,
+        let waits = |control: &OwnedFd, time: Duration| {
+            let mut control = [PollFd::new(control, PollFlags::IN)];
+            poll(&mut control, Some(&timespec(time))) == Ok(0)
         };
-        if poll(&mut control, Some(&kept)) != Ok(0) {
-            return;
+        if self.ahead.is_some() || self.templates.any_is_ahead() || self.unreaped > 0 {
+            if !waits(self.control, KEPT_WHEN_IDLE) {
+                return;
+            }
+            if let Some(ahead) = self.ahead.take() {
+                self.discard(ahead);
+            }
+            self.templates.drop_ahead();
+            self.reap_all();
         }
-        if let Some(ahead) = self.ahead.take() {
-            self.discard(ahead);
+        if self.templates.any_is_running() && waits(self.control, TEMPLATES_KEPT_WHEN_IDLE) {
+            self.unreaped += self.templates.clear();
+            self.reap_all();
         }
-        // Everything that is left has been killed or is about to exit.
+    }
+
+    /// Waits for what has been killed or is about to exit.
+    fn reap_all(&mut self) {
         while self.unreaped > 0 {
             match rustix::process::wait(WaitOptions::empty()) {
                 Ok(_) => self.unreaped -= 1,

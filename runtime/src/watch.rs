@@ -5,7 +5,7 @@ use crate::{
     init::InitReport,
     outputs,
     slot_process::ToSlot,
-    sys::Child,
+    template::Fork,
     wire::{self, Stream},
 };
 use maelstrom_spec::{JobEffects, JobError, JobOutcome, JobOutput, JobStatus};
@@ -14,7 +14,7 @@ use rustix::{
     fd::{AsFd, OwnedFd},
     fs::OFlags,
     io::Errno,
-    process::{Signal, WaitOptions},
+    process::Signal,
 };
 use std::{
     io,
@@ -43,12 +43,19 @@ pub(crate) struct Watch<'s> {
     /// Counts ended containers that have not been waited for.
     pub(crate) unreaped: &'s mut usize,
     pub(crate) memory: &'s mut MemoryKills,
-    pub(crate) child: Child,
+    /// The container's first process.
+    pub(crate) process: OwnedFd,
     pub(crate) stdout: Capture,
     pub(crate) stderr: Capture,
     pub(crate) outputs: Option<OwnedFd>,
     pub(crate) started: Instant,
     pub(crate) timeout: Option<Duration>,
+    /// What runs in the container, if it is a template's fork, until its end is known.
+    pub(crate) fork: Option<Fork<'s>>,
+    /// Why the end of the fork will never be known.
+    pub(crate) lost: Option<String>,
+    /// Whether a fork is known to have left nothing in a network that others are to use.
+    pub(crate) left_clean: bool,
 }
 
 impl Watch<'_> {
@@ -78,6 +85,9 @@ impl Watch<'_> {
             if events.over {
                 return self.over(killed);
             }
+            if events.answer {
+                self.read_answer();
+            }
             if events.control && self.read_control()? && killed.is_none() {
                 killed = Some(Killed::Cancelled);
                 self.kill();
@@ -95,30 +105,20 @@ impl Watch<'_> {
 
     fn poll(&self, wait: Option<Duration>, quiet: bool) -> io::Result<Events> {
         let read = PollFlags::IN;
-        let mut descriptors = [
+        let mut descriptors = vec![
             PollFd::new(&self.link, read),
-            PollFd::new(&self.child.pidfd, read),
+            PollFd::new(&self.process, read),
             PollFd::new(self.control, read),
-            PollFd::new(&self.stdout.from, read),
-            PollFd::new(&self.stderr.from, read),
         ];
-        // A closed pipe would report its end for ever.
-        let output_open = !self.stdout.at_end || !self.stderr.at_end;
-        let mut count = 3;
-        if !quiet && output_open {
-            count = 5;
-            if self.stdout.at_end {
-                descriptors.swap(3, 4);
-            }
-            if self.stdout.at_end || self.stderr.at_end {
-                count = 4;
-            }
+        if let Some(fork) = &self.fork {
+            descriptors.push(PollFd::new(fork.program, read));
         }
-        let timeout = wait.map(|wait| Timespec {
-            tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: wait.subsec_nanos().into(),
-        });
-        match poll(&mut descriptors[..count], timeout.as_ref()) {
+        let outputs = descriptors.len();
+        if !quiet {
+            let streams = [&self.stdout, &self.stderr];
+            descriptors.extend(streams.into_iter().filter_map(Capture::awaited));
+        }
+        match poll(&mut descriptors, wait.map(timespec).as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -126,8 +126,28 @@ impl Watch<'_> {
         Ok(Events {
             over: any(&descriptors[0]) || any(&descriptors[1]),
             control: any(&descriptors[2]),
-            output: descriptors[3..count].iter().any(any),
+            answer: descriptors[3..outputs].iter().any(any),
+            output: descriptors[outputs..].iter().any(any),
         })
+    }
+
+    /// The template has something to say about its fork.
+    fn read_answer(&mut self) {
+        let Some(fork) = &self.fork else {
+            return;
+        };
+        match fork.answer() {
+            Ok(status) => {
+                let duration = self.started.elapsed();
+                // If the container has ended meanwhile, that shows by itself.
+                let _ = fork.finish(&self.link, status, duration, self.outputs.as_ref());
+            }
+            Err(why) => {
+                self.lost = Some(why);
+                self.kill();
+            }
+        }
+        self.fork = None;
     }
 
     /// Reads one message. `true`: this job is cancelled. An error: the client has gone.
@@ -144,7 +164,7 @@ impl Watch<'_> {
 
     fn kill(&self) {
         // The first process of a PID namespace takes all others with it.
-        let _ = rustix::process::pidfd_send_signal(&self.child.pidfd, Signal::KILL);
+        let _ = rustix::process::pidfd_send_signal(&self.process, Signal::KILL);
     }
 
     /// The container has reported or ended.
@@ -174,7 +194,11 @@ impl Watch<'_> {
                 duration,
                 missing,
                 notes,
-            } => (status, duration, missing, notes),
+                used_up_network,
+            } => {
+                self.left_clean = !used_up_network;
+                (status, duration, missing, notes)
+            }
         };
         if killed == Some(Killed::Cancelled) {
             return Ok(Err(JobError::Cancelled));
@@ -197,7 +221,9 @@ impl Watch<'_> {
         &mut self,
         killed: Option<Killed>,
     ) -> io::Result<Result<JobOutcome, JobError>> {
-        let _ = rustix::process::waitpid(Some(self.child.pid), WaitOptions::empty());
+        // Until nothing of it is alive.
+        while let Err(Errno::INTR) = poll(&mut [PollFd::new(&self.process, PollFlags::IN)], None) {}
+        *self.unreaped += 1;
         self.stdout.drain()?;
         self.stderr.drain()?;
         Ok(match killed {
@@ -232,8 +258,17 @@ impl Watch<'_> {
     }
 }
 
+/// A duration as `poll` takes it.
+pub(crate) fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: duration.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
 struct Events {
     over: bool,
+    answer: bool,
     control: bool,
     output: bool,
 }
@@ -259,8 +294,13 @@ impl Capture {
         }
     }
 
+    /// What to wait for until there is more. A closed pipe would report its end for ever.
+    pub(crate) fn awaited(&self) -> Option<PollFd<'_>> {
+        (!self.at_end).then(|| PollFd::new(&self.from, PollFlags::IN))
+    }
+
     /// Takes what is there now.
-    fn drain(&mut self) -> io::Result<()> {
+    pub(crate) fn drain(&mut self) -> io::Result<()> {
         // Not all in use for most jobs, so not worth clearing each time.
         let mut buffer = [MaybeUninit::uninit(); 65536];
         // A pipe holds less than this many buffers, so one that nobody writes to any more is
@@ -285,7 +325,7 @@ impl Capture {
         Ok(())
     }
 
-    fn take(&mut self) -> JobOutput {
+    pub(crate) fn take(&mut self) -> JobOutput {
         let bytes = std::mem::take(&mut self.bytes);
         match (bytes.is_empty(), self.dropped_bytes) {
             (true, 0) => JobOutput::None,

@@ -2,6 +2,7 @@
 
 use maelstrom_dispatch::Rank;
 use maelstrom_node::{Container, Job};
+use maelstrom_runtime::Template;
 use maelstrom_spec::{JobError, JobOutcome};
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, path::PathBuf, sync::Arc, time::Duration};
@@ -94,6 +95,7 @@ pub(crate) struct WireJob<'a> {
     inline_limit_bytes: u64,
     outputs: Cow<'a, [String]>,
     background: bool,
+    template: Cow<'a, Option<Template>>,
 }
 
 impl<'a> WireJob<'a> {
@@ -105,6 +107,7 @@ impl<'a> WireJob<'a> {
             inline_limit_bytes: job.inline_limit_bytes,
             outputs: Cow::Borrowed(&job.outputs),
             background: job.background,
+            template: Cow::Borrowed(&job.template),
         }
     }
 
@@ -119,6 +122,7 @@ impl<'a> WireJob<'a> {
             outputs: self.outputs.into_owned().into(),
             trace_missing: false,
             background: self.background,
+            template: self.template.into_owned(),
             terminal: None,
             hold: None,
         }

@@ -435,6 +435,7 @@ fn holding(rank: Rank) -> Job {
         rank,
         outputs: Arc::new([]),
         trace_missing: false,
+        template: None,
         background: false,
         terminal: None,
         hold: Some(Hold::default()),

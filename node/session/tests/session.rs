@@ -88,6 +88,7 @@ impl Fixture {
             background: false,
             terminal: None,
             hold: None,
+            template: None,
         }
     }
 

@@ -4,6 +4,7 @@ use crate::command_layer;
 use maelstrom_content::{BuildContext, LayerId, Store, StoreOptions};
 use maelstrom_node::{Container, Job, JobEvent, JobId, Node, Rank};
 use maelstrom_runtime::{ContainerMount, Launcher, Privileges, Root, StartError, TerminalSize};
+pub use maelstrom_runtime::{Template, TemplateProgram};
 use maelstrom_spec::{
     ContainerSpec, JobError, JobOutcome, JobSpec, LayerSpec, Mount, check_container, collapse,
     evaluate_environment,
@@ -94,6 +95,8 @@ pub struct JobRequest {
     pub outputs: Arc<[String]>,
     /// Whether to find out which paths the program looks for in vain. Slow.
     pub trace_missing: bool,
+    /// A program that is started once for many jobs and forks for this one.
+    pub template: Option<Template>,
     /// A terminal for its standard streams.
     pub terminal: Option<(OwnedFd, TerminalSize)>,
 }
@@ -113,6 +116,7 @@ impl JobRequest {
             rank: Rank::default(),
             outputs: Arc::new([]),
             trace_missing: false,
+            template: None,
             terminal: None,
         }
     }
@@ -346,6 +350,7 @@ impl Client {
             rank: request.rank,
             outputs: request.outputs,
             trace_missing: request.trace_missing,
+            template: request.template,
             background: false,
             terminal: request.terminal,
             hold: None,

@@ -1,5 +1,6 @@
 //! Real containers on this machine. The program that runs inside of them is this test binary
-//! itself: with `probe` as its first argument it does what a test wants done in a container.
+//! itself: with `probe` as its first argument it does what a test wants done in a container, with
+//! `template` it forks for that.
 //!
 //! The launcher must be made before there are threads, so this has a `main` of its own.
 
@@ -11,6 +12,8 @@ mod mounts;
 mod networks;
 mod outcomes;
 mod probe;
+mod template_program;
+mod templates;
 
 use fixture::Fixture;
 use libtest_mimic::{Arguments, Trial};
@@ -23,6 +26,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
         Some("probe") => std::process::exit(probe::run(&arguments[2..])),
+        Some("template") => std::process::exit(template_program::run(&arguments[2..])),
         Some("client") => return lifetime::client(&arguments[2..]),
         _ => {}
     }
@@ -34,6 +38,7 @@ fn main() {
         mounts::TESTS,
         networks::TESTS,
         outcomes::TESTS,
+        templates::TESTS,
     ]
     .concat();
     let trials = tests

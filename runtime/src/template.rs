@@ -1,0 +1,659 @@
+//! Templates as their slot sees them: started when a job first asks for one, kept for the jobs
+//! after it. See `docs/TEMPLATES.md`.
+
+use crate::{
+    init::InitReport,
+    job::{ContainerJob, Template},
+    launcher::{
+        packet_pair, receive_with_descriptors, send_packet, send_with_descriptor, socket_pair,
+    },
+    prepared::{self, Identity},
+    slot_process::{SlotProcess, Surroundings, ToSlot},
+    sys::{self, Doing, Failure},
+    template_init::{self, Finish, MakeTest, TestReady},
+    watch::{Capture, Watch},
+    wire::{self, Stream},
+};
+use maelstrom_spec::{JobError, JobOutcome, JobStatus};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fd::{AsFd, BorrowedFd, OwnedFd},
+    io::Errno,
+    pipe::PipeFlags,
+    process::Signal,
+};
+use std::{
+    io,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+/// A slot keeps no more templates than this.
+const TEMPLATES_MAX: usize = 3;
+
+/// How long a template may take to be ready.
+const START_MAX: Duration = Duration::from_secs(300);
+
+/// How long a template may take to report the end of a fork whose container has ended.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// A template that is lost this often while its forks run is not started again.
+const LOSSES_MAX: u32 = 3;
+
+/// How much of each of a template's output streams is kept.
+const OUTPUT_MAX_BYTES: u64 = 64 << 10;
+
+/// No message of a template is longer than this.
+const MESSAGE_MAX_BYTES: usize = 4096;
+
+/// What a slot knows of templates.
+#[derive(Default)]
+pub(crate) struct Templates {
+    entries: Vec<Entry>,
+    uses: u64,
+}
+
+struct Entry {
+    like: ContainerJob,
+    running: Option<Running>,
+    losses: u32,
+    last_use: u64,
+}
+
+/// A template that is ready to fork.
+struct Running {
+    init: OwnedFd,
+    link: OwnedFd,
+    program: OwnedFd,
+    stdout: Capture,
+    stderr: Capture,
+    layers: Vec<Identity>,
+    /// The link to a container that was asked for before its job was known.
+    ahead: Option<OwnedFd>,
+    requests: u64,
+    /// Whether the last request has not been answered.
+    is_owing: bool,
+    /// Whether the last fork left nothing in the network, so that the next may share it.
+    left_clean: bool,
+}
+
+/// Why a job is not run by a template.
+pub(crate) enum Otherwise {
+    /// Run it the plain way, and tell this.
+    Plain(Option<String>),
+    /// It has no outcome.
+    Failed(JobError),
+}
+
+impl From<Failure> for Otherwise {
+    fn from(failure: Failure) -> Self {
+        Otherwise::Failed(JobError::System(failure.to_string()))
+    }
+}
+
+impl Templates {
+    /// Ends those that run. Returns how many.
+    pub(crate) fn clear(&mut self) -> usize {
+        let running = self
+            .entries
+            .iter_mut()
+            .filter_map(|entry| entry.running.take());
+        running.count()
+    }
+
+    /// Gives up containers that were made ahead.
+    pub(crate) fn drop_ahead(&mut self) {
+        for entry in &mut self.entries {
+            if let Some(running) = &mut entry.running {
+                running.ahead = None;
+            }
+        }
+    }
+
+    pub(crate) fn any_is_running(&self) -> bool {
+        self.entries.iter().any(|entry| entry.running.is_some())
+    }
+
+    pub(crate) fn any_is_ahead(&self) -> bool {
+        let mut running = self
+            .entries
+            .iter()
+            .filter_map(|entry| entry.running.as_ref());
+        running.any(|running| running.ahead.is_some())
+    }
+
+    /// The place of a job's template, which may be one that does not run, and how many were ended
+    /// to make room for it.
+    fn find(&mut self, job: &ContainerJob) -> (usize, usize) {
+        self.uses += 1;
+        let mut ended = 0;
+        let found = self
+            .entries
+            .iter()
+            .position(|entry| job.fits_template_of(&entry.like));
+        let index = found.unwrap_or_else(|| {
+            if self.entries.len() >= TEMPLATES_MAX
+                && let Some(oldest) =
+                    (0..self.entries.len()).min_by_key(|&index| self.entries[index].last_use)
+            {
+                ended += self.entries.swap_remove(oldest).end();
+            }
+            self.entries.push(Entry {
+                like: ContainerJob {
+                    more_like_it: false,
+                    ..job.clone()
+                },
+                running: None,
+                losses: 0,
+                last_use: 0,
+            });
+            self.entries.len() - 1
+        });
+        self.entries[index].last_use = self.uses;
+        (index, ended)
+    }
+}
+
+impl Entry {
+    /// Ends the template if it runs. Returns how many processes are then to be waited for.
+    fn end(&mut self) -> usize {
+        usize::from(self.running.take().is_some())
+    }
+}
+
+impl SlotProcess<'_> {
+    /// Runs a job in a fork of its template. The outer error means that the client has gone.
+    pub(crate) fn run_in_template(
+        &mut self,
+        number: u64,
+        job: &ContainerJob,
+    ) -> io::Result<Result<JobOutcome, Otherwise>> {
+        let Some(template) = &job.template else {
+            return Ok(Err(Otherwise::Plain(None)));
+        };
+        if !job.can_have_template() {
+            return Ok(Err(Otherwise::Plain(None)));
+        }
+        if template.payload.len() > Template::PAYLOAD_MAX_BYTES {
+            let why = format!(
+                "its payload of {} bytes is longer than {}",
+                template.payload.len(),
+                Template::PAYLOAD_MAX_BYTES
+            );
+            return Ok(Err(Otherwise::Plain(Some(why))));
+        }
+        let layers = match self.layers_inside(job) {
+            Ok(layers) => layers,
+            Err(failure) => return Ok(Err(failure.into())),
+        };
+        let (index, ended) = self.templates.find(job);
+        self.unreaped += ended;
+        let entry = &mut self.templates.entries[index];
+        if entry.losses >= LOSSES_MAX {
+            return Ok(Err(Otherwise::Plain(None)));
+        }
+        let usable = entry.running.as_mut().is_some_and(|running| {
+            running.layers == prepared::identities(&layers) && running.settle()
+        });
+        if !usable {
+            self.unreaped += entry.end();
+            let like = entry.like.clone();
+            let mut running = match self.start_template(&like, &layers) {
+                Ok(running) => running,
+                Err(failure) => return Ok(Err(failure.into())),
+            };
+            let ready = running.until_ready(self.control, number)?;
+            let entry = &mut self.templates.entries[index];
+            entry.running = Some(running);
+            if let Err(otherwise) = ready {
+                self.unreaped += entry.end();
+                if matches!(otherwise, Otherwise::Plain(_)) {
+                    entry.losses = LOSSES_MAX;
+                }
+                return Ok(Err(otherwise));
+            }
+        }
+        let ended = self.run_in_fork(number, job, index)?;
+        if let Err(Otherwise::Plain(_)) = &ended {
+            let entry = &mut self.templates.entries[index];
+            entry.losses += 1;
+            self.unreaped += entry.end();
+        }
+        Ok(ended)
+    }
+
+    /// Starts the processes of a template.
+    fn start_template(
+        &mut self,
+        job: &ContainerJob,
+        layers: &[PathBuf],
+    ) -> Result<Running, Failure> {
+        let (stdout, stdout_write) = pipe()?;
+        let (stderr, stderr_write) = pipe()?;
+        let (link, link_inside) = socket_pair().doing(|| "creating a socket".to_owned())?;
+        let (program, program_inside) = packet_pair().doing(|| "creating a socket".to_owned())?;
+        let namespaces =
+            libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC;
+        // SAFETY: this process has a single thread.
+        let child = unsafe { sys::fork_into(namespaces) }
+            .doing(|| "creating a template's namespaces".to_owned())?;
+        match child {
+            Some(child) => Ok(Running {
+                init: child.pidfd,
+                link,
+                program,
+                stdout: Capture::new(stdout, OUTPUT_MAX_BYTES),
+                stderr: Capture::new(stderr, OUTPUT_MAX_BYTES),
+                layers: prepared::identities(layers),
+                ahead: None,
+                requests: 0,
+                is_owing: false,
+                left_clean: true,
+            }),
+            None => template_init::run(
+                job,
+                program_inside,
+                &Surroundings {
+                    ids: self.ids,
+                    layers,
+                    link: &link_inside,
+                    stdout: &stdout_write,
+                    stderr: &stderr_write,
+                    null: &self.null,
+                    terminal: None,
+                    slot: &self.this,
+                    host_root: &self.host.root,
+                    outputs: None,
+                    owns_network: false,
+                },
+            ),
+        }
+    }
+
+    fn run_in_fork(
+        &mut self,
+        number: u64,
+        job: &ContainerJob,
+        index: usize,
+    ) -> io::Result<Result<JobOutcome, Otherwise>> {
+        let Some(running) = &mut self.templates.entries[index].running else {
+            return Ok(Err(Otherwise::Plain(None)));
+        };
+        let begun = match running.fork(job, &self.null) {
+            Ok(begun) => begun,
+            Err(otherwise) => return Ok(Err(otherwise)),
+        };
+        let outputs = if job.outputs.is_empty() {
+            None
+        } else {
+            match rustix::fs::memfd_create("outputs", rustix::fs::MemfdFlags::CLOEXEC)
+                .doing(|| "creating a file in memory".to_owned())
+            {
+                Ok(file) => Some(file),
+                Err(failure) => return Ok(Err(failure.into())),
+            }
+        };
+        let mut elsewhere = 0;
+        let mut watch = Watch {
+            control: self.control,
+            number,
+            link: begun.link,
+            unreaped: &mut elsewhere,
+            memory: &mut self.memory,
+            stdout: Capture::new(begun.stdout, job.inline_limit_bytes),
+            stderr: Capture::new(begun.stderr, job.inline_limit_bytes),
+            outputs,
+            process: begun.init,
+            started: Instant::now(),
+            timeout: job.timeout.filter(|timeout| !timeout.is_zero()),
+            fork: Some(Fork {
+                program: &running.program,
+                number: running.requests,
+                outputs: &job.outputs,
+            }),
+            lost: None,
+            left_clean: false,
+        };
+        let ended = watch.until_the_end()?;
+        let (lost, is_owing) = (watch.lost.take(), watch.fork.is_some());
+        running.left_clean = watch.left_clean;
+        running.is_owing = is_owing;
+        if !running.left_clean {
+            // It was made in a network that is no longer clean.
+            running.ahead = None;
+        }
+        Ok(match lost {
+            Some(why) => Err(Otherwise::Plain(Some(running.lament(&why)))),
+            None => ended.map_err(Otherwise::Failed),
+        })
+    }
+}
+
+/// A fork that has been asked for, and its container.
+struct Begun {
+    init: OwnedFd,
+    link: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+impl Running {
+    /// Waits until the template says that it is ready. The outer error means that the client has
+    /// gone.
+    fn until_ready(&mut self, control: &OwnedFd, number: u64) -> io::Result<Result<(), Otherwise>> {
+        let deadline = Instant::now() + START_MAX;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let why = format!("it was not ready after {} seconds", START_MAX.as_secs());
+                return Ok(Err(Otherwise::Plain(Some(self.lament(&why)))));
+            }
+            let (said, asked) = {
+                let mut descriptors = vec![
+                    PollFd::new(&self.program, PollFlags::IN),
+                    PollFd::new(control, PollFlags::IN),
+                ];
+                let streams = [&self.stdout, &self.stderr];
+                descriptors.extend(streams.into_iter().filter_map(Capture::awaited));
+                match poll(&mut descriptors, Some(&crate::watch::timespec(left))) {
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+                let any = |descriptor: &PollFd<'_>| !descriptor.revents().is_empty();
+                (any(&descriptors[0]), any(&descriptors[1]))
+            };
+            self.stdout.drain()?;
+            self.stderr.drain()?;
+            if said {
+                return Ok(match Message::receive(self.program.as_fd()) {
+                    Some(Message::Ready) => Ok(()),
+                    Some(Message::Refuse(why)) => Err(Otherwise::Plain(Some(format!(
+                        "it refused: {}",
+                        why.trim_end()
+                    )))),
+                    Some(_) => Err(Otherwise::Plain(Some(
+                        self.lament("it answered before it was asked"),
+                    ))),
+                    None => Err(Otherwise::Plain(Some(self.epitaph()))),
+                });
+            }
+            if asked {
+                match wire::read_frame::<ToSlot<'_>>(Stream(control.as_fd()))? {
+                    Some(ToSlot::Cancel { number: cancelled }) if cancelled == number => {
+                        return Ok(Err(Otherwise::Failed(JobError::Cancelled)));
+                    }
+                    Some(ToSlot::Cancel { .. }) => {}
+                    Some(ToSlot::Run { .. }) => {
+                        return Err(io::Error::other("a job while another runs"));
+                    }
+                    None => return Err(io::ErrorKind::UnexpectedEof.into()),
+                }
+            }
+        }
+    }
+
+    /// Waits for the answer to a request whose fork was killed. Whether the template is usable.
+    fn settle(&mut self) -> bool {
+        let drained = self.stdout.drain().is_ok() && self.stderr.drain().is_ok();
+        let deadline = Instant::now() + ANSWER_MAX;
+        while self.is_owing {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut program = [PollFd::new(&self.program, PollFlags::IN)];
+            match poll(&mut program, Some(&crate::watch::timespec(left))) {
+                Err(Errno::INTR) => continue,
+                Ok(1) => {}
+                Ok(_) | Err(_) => return false,
+            }
+            match Message::receive(self.program.as_fd()) {
+                Some(Message::Ended { number, .. } | Message::Failed { number, .. }) => {
+                    self.is_owing = number != self.requests;
+                }
+                _ => return false,
+            }
+        }
+        drained
+    }
+
+    /// Asks for the container of one fork. Returns the link to it.
+    fn ask_for_container(&self) -> io::Result<OwnedFd> {
+        let (link, inside) = socket_pair()?;
+        let mut frame = Vec::new();
+        wire::write_frame(&mut frame, &MakeTest)?;
+        send_with_descriptor(self.link.as_fd(), &frame, Some(inside.as_fd()))?;
+        Ok(link)
+    }
+
+    /// Starts a fork for a job.
+    fn fork(&mut self, job: &ContainerJob, null: &OwnedFd) -> Result<Begun, Otherwise> {
+        let lost = |running: &mut Self, error: io::Error| {
+            let why = format!("its init has ended ({error})");
+            Otherwise::Plain(Some(running.lament(&why)))
+        };
+        let asked = self
+            .ahead
+            .take()
+            .map_or_else(|| self.ask_for_container(), Ok);
+        let link = asked.map_err(|error| lost(self, error))?;
+        let mut descriptors = match receive_with_descriptors::<TestReady>(link.as_fd()) {
+            Ok(Some((TestReady::Yes, descriptors))) if descriptors.len() >= 5 => descriptors,
+            Ok(Some((TestReady::No(report), _))) => {
+                return Err(Otherwise::Failed(match report {
+                    InitReport::Execution(message) => JobError::Execution(message),
+                    InitReport::System(message) => JobError::System(message),
+                    InitReport::Ended { .. } => JobError::System("it has ended".to_owned()),
+                }));
+            }
+            Ok(_) => return Err(lost(self, io::ErrorKind::UnexpectedEof.into())),
+            Err(error) => return Err(lost(self, error)),
+        };
+        let init = descriptors.remove(0);
+        let (stdout, stdout_write) = pipe()?;
+        let (stderr, stderr_write) = pipe()?;
+        let handed_over: Vec<BorrowedFd<'_>> = [null, &stdout_write, &stderr_write]
+            .into_iter()
+            .chain(&descriptors)
+            .map(AsFd::as_fd)
+            .collect();
+        self.requests += 1;
+        let mut request = format!("fork {}\n", self.requests).into_bytes();
+        request.extend(job.template.iter().flat_map(|template| &template.payload));
+        if let Err(error) = send_packet(self.program.as_fd(), &request, &handed_over) {
+            return Err(Otherwise::Plain(Some(
+                if error.kind() == io::ErrorKind::BrokenPipe {
+                    self.epitaph()
+                } else {
+                    self.lament(&format!("it cannot be asked: {error}"))
+                },
+            )));
+        }
+        self.is_owing = true;
+        if job.more_like_it && self.left_clean {
+            // Without it the next fork is slower, and says what is wrong.
+            self.ahead = self.ask_for_container().ok();
+        }
+        Ok(Begun {
+            init,
+            link,
+            stdout,
+            stderr,
+        })
+    }
+
+    /// What to tell of a template that has ended.
+    fn epitaph(&mut self) -> String {
+        // Its init reports the status, unless something is wrong with that too.
+        let mut link = [PollFd::new(&self.link, PollFlags::IN)];
+        let reported = poll(&mut link, Some(&crate::watch::timespec(ANSWER_MAX))) == Ok(1);
+        let report = reported
+            .then(|| wire::read_frame::<InitReport>(Stream(self.link.as_fd())))
+            .and_then(|report| report.ok().flatten());
+        let why = match report {
+            Some(InitReport::Ended { status, .. }) => match status {
+                JobStatus::Exited(code) => format!("it ended with exit code {code}"),
+                JobStatus::Signaled(signal) => format!("it was killed by signal {signal}"),
+                _ => "it ended".to_owned(),
+            },
+            Some(InitReport::Execution(message) | InitReport::System(message)) => message,
+            None => "its init has ended".to_owned(),
+        };
+        self.lament(&why)
+    }
+
+    /// A reason, with what the template printed.
+    fn lament(&mut self, why: &str) -> String {
+        let _ = self.stdout.drain();
+        let _ = self.stderr.drain();
+        let mut text = why.to_owned();
+        for (name, stream) in [
+            ("output", &mut self.stdout),
+            ("error output", &mut self.stderr),
+        ] {
+            let output = stream.take();
+            let said = String::from_utf8_lossy(output.bytes());
+            if !said.trim().is_empty() {
+                text.push_str(&format!("\nits {name}:\n{}", said.trim_end()));
+            }
+        }
+        text
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Takes everything in its namespaces with it.
+        let _ = rustix::process::pidfd_send_signal(&self.init, Signal::KILL);
+    }
+}
+
+/// A fork that runs in a container, as the container's watcher sees it.
+pub(crate) struct Fork<'s> {
+    /// Where its template answers.
+    pub(crate) program: &'s OwnedFd,
+    number: u64,
+    outputs: &'s [String],
+}
+
+impl Fork<'_> {
+    /// Reads what the template has said. The error says why there is no answer.
+    pub(crate) fn answer(&self) -> Result<JobStatus, String> {
+        match Message::receive(self.program.as_fd()) {
+            Some(Message::Ended { number, status }) if number == self.number => Ok(status),
+            Some(Message::Failed { number, why }) if number == self.number => {
+                Err(format!("it could not fork: {}", why.trim_end()))
+            }
+            Some(_) => Err("it did not answer what it was asked".to_owned()),
+            None => Err("it ended while its fork was running".to_owned()),
+        }
+    }
+
+    /// Tells the fork's container that it has ended.
+    pub(crate) fn finish(
+        &self,
+        link: &OwnedFd,
+        status: JobStatus,
+        duration: Duration,
+        outputs: Option<&OwnedFd>,
+    ) -> io::Result<()> {
+        let mut frame = Vec::new();
+        let finish = Finish {
+            status,
+            duration,
+            outputs: self.outputs.to_vec(),
+        };
+        wire::write_frame(&mut frame, &finish)?;
+        send_with_descriptor(link.as_fd(), &frame, outputs.map(AsFd::as_fd))
+    }
+}
+
+/// What a template says.
+#[derive(Debug, PartialEq)]
+enum Message {
+    Ready,
+    Refuse(String),
+    Ended { number: u64, status: JobStatus },
+    Failed { number: u64, why: String },
+    Unknown,
+}
+
+impl Message {
+    /// Receives one. `None`: the template has closed its end.
+    fn receive(from: BorrowedFd<'_>) -> Option<Self> {
+        let mut packet = [0; MESSAGE_MAX_BYTES];
+        let length = rustix::io::retry_on_intr(|| rustix::io::read(from, &mut packet)).ok()?;
+        (length > 0).then(|| Self::parse(&String::from_utf8_lossy(&packet[..length])))
+    }
+
+    fn parse(text: &str) -> Self {
+        let (word, rest) = text
+            .trim_end()
+            .split_once(' ')
+            .unwrap_or((text.trim_end(), ""));
+        let numbered = || {
+            let (number, rest) = rest.split_once(' ')?;
+            Some((number.parse().ok()?, rest))
+        };
+        match (word, numbered()) {
+            ("ready", _) => Message::Ready,
+            ("refuse", _) => Message::Refuse(rest.to_owned()),
+            ("ended", Some((number, status))) => match status.parse().map(job_status) {
+                Ok(status) => Message::Ended { number, status },
+                Err(_) => Message::Unknown,
+            },
+            ("failed", Some((number, why))) => Message::Failed {
+                number,
+                why: why.to_owned(),
+            },
+            _ => Message::Unknown,
+        }
+    }
+}
+
+/// The meaning of a number from `waitpid`.
+fn job_status(status: i32) -> JobStatus {
+    if libc::WIFEXITED(status) {
+        JobStatus::Exited(libc::WEXITSTATUS(status) as u8)
+    } else {
+        JobStatus::Signaled(libc::WTERMSIG(status) as u8)
+    }
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
+    rustix::pipe::pipe_with(PipeFlags::CLOEXEC).doing(|| "creating a pipe".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_of_templates() {
+        assert_eq!(Message::parse("ready"), Message::Ready);
+        assert_eq!(Message::parse("ready\n"), Message::Ready);
+        assert_eq!(
+            Message::parse("refuse two threads\n"),
+            Message::Refuse("two threads".to_owned())
+        );
+        let ended = |status| Message::Ended { number: 7, status };
+        assert_eq!(Message::parse("ended 7 256"), ended(JobStatus::Exited(1)));
+        assert_eq!(
+            Message::parse("ended 7 139"),
+            ended(JobStatus::Signaled(11))
+        );
+        let failed = Message::Failed {
+            number: 7,
+            why: "no memory".to_owned(),
+        };
+        assert_eq!(Message::parse("failed 7 no memory"), failed);
+        for nonsense in [
+            "",
+            " ",
+            "ended",
+            "ended 7",
+            "ended x 0",
+            "ended 7 x",
+            "hello 1 2",
+        ] {
+            assert_eq!(Message::parse(nonsense), Message::Unknown, "{nonsense:?}");
+        }
+    }
+}
