@@ -167,6 +167,11 @@ pub trait JobService: fmt::Debug + Send + Sync {
     /// Ends every job promptly with [`JobError::Cancelled`].
     fn cancel_all(&self);
 
+    /// A sentence that whoever waits for the jobs should see at the end, if there is one.
+    fn remark(&self) -> Option<String> {
+        None
+    }
+
     /// Cancels everything, and returns when nothing runs any more. Later jobs are cancelled at
     /// once.
     fn stop(&self);

@@ -1,8 +1,11 @@
 //! The client library: makes containers and jobs out of specifications and has a node run them.
 
-use crate::command_layer;
+use crate::{
+    command_layer,
+    mesh::{self, MeshChoice},
+};
 use maelstrom_content::{BuildContext, LayerId, Store, StoreOptions};
-use maelstrom_node::{Container, Job, JobEvent, JobId, Node, Rank};
+use maelstrom_node::{Container, Job, JobEvent, JobId, JobService, Node, Rank};
 use maelstrom_runtime::{ContainerMount, Launcher, Privileges, Root, StartError, TerminalSize};
 pub use maelstrom_runtime::{Template, TemplateProgram};
 use maelstrom_spec::{
@@ -35,6 +38,8 @@ pub struct ClientConfig {
     pub slots: usize,
     /// Where shared libraries are looked for before the usual places.
     pub library_path: Vec<PathBuf>,
+    /// Which mesh to use besides this machine; `None`: none.
+    pub mesh: Option<MeshChoice>,
 }
 
 /// Why a client could not start.
@@ -46,6 +51,9 @@ pub enum ClientError {
     /// No container can be made on this machine.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The mesh cannot be used.
+    #[error("{0:#}")]
+    Mesh(anyhow::Error),
 }
 
 /// A connection to a node. Cheap to clone.
@@ -56,7 +64,7 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     config: ClientConfig,
     store: Store,
-    node: Node,
+    node: Arc<dyn JobService>,
     context: BuildContext,
     containers: Mutex<HashMap<String, Arc<ContainerSpec>>>,
     layers: Mutex<HashMap<LayerSpec, Arc<Layer>>>,
@@ -142,13 +150,20 @@ impl Client {
     ///
     /// If the cache cannot be used or this machine cannot run containers.
     pub fn start(launcher: Launcher, config: ClientConfig) -> Result<Self, ClientError> {
-        let store = Store::open(
-            &config.cache_dir,
-            StoreOptions {
-                cache_size_bytes: config.cache_size_bytes,
-            },
-        )?;
-        let node = Node::start(launcher, store.clone(), config.slots)?;
+        let (store, node): (Store, Arc<dyn JobService>) = match &config.mesh {
+            None => {
+                let options = StoreOptions {
+                    cache_size_bytes: config.cache_size_bytes,
+                };
+                let store = Store::open(&config.cache_dir, options)?;
+                let node = Node::start(launcher, store.clone(), config.slots)?;
+                (store, Arc::new(node))
+            }
+            Some(choice) => {
+                let started = mesh::start(launcher, &config, choice).map_err(ClientError::Mesh)?;
+                (started.store, started.service)
+            }
+        };
         let context = BuildContext {
             project_dir: config.project_dir.clone(),
             current_dir: std::env::current_dir().unwrap_or_else(|_| config.project_dir.clone()),
@@ -355,7 +370,12 @@ impl Client {
             terminal: request.terminal,
             hold: None,
         };
-        self.0.node.submit_reserved(id, job, handler);
+        self.0.node.submit_reserved(id, job, Box::new(handler));
+    }
+
+    /// A sentence that the user should see at the end of a run, if there is one.
+    pub fn remark(&self) -> Option<String> {
+        self.0.node.remark()
     }
 
     /// Ends every job with [`JobError::Cancelled`], promptly.

@@ -6,6 +6,7 @@ pub mod config;
 pub mod filter;
 pub mod host;
 pub mod listing;
+pub mod mesh;
 pub mod metadata;
 pub mod runner;
 pub mod size;

@@ -74,6 +74,7 @@ fn run(launcher: Launcher, options: Options) -> Result<Ending> {
             inline_limit_bytes: options.inline_limit_bytes,
             slots: options.slots,
             library_path: Vec::new(),
+            mesh: options.mesh,
         },
     )?;
     let result = match options.mode {

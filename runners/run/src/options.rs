@@ -5,6 +5,7 @@ use clap::{Arg, ArgAction, ArgGroup, Command, value_parser};
 use maelstrom_runner::config::{
     self, ClientValues, ClusterValues, Loaded, LogLevel, LogValues, MAELSTROM_RUN,
 };
+use maelstrom_runner::mesh::MeshChoice;
 use std::path::PathBuf;
 
 maelstrom_runner::config_values! {
@@ -44,6 +45,7 @@ pub(crate) struct Options {
     pub(crate) command_line: Option<CommandLine>,
     pub(crate) log_level: LogLevel,
     pub(crate) broker: Option<String>,
+    pub(crate) mesh: Option<MeshChoice>,
     pub(crate) cache_root: PathBuf,
     pub(crate) cache_size_bytes: u64,
     pub(crate) inline_limit_bytes: u64,
@@ -117,6 +119,7 @@ impl From<Loaded<Values>> for Options {
                 arguments: words.collect(),
             }),
             log_level: log.log_level,
+            mesh: MeshChoice::new(&client),
             broker: client.broker.map(|broker| broker.text),
             cache_root: run.cache_root,
             cache_size_bytes: client.cache_size.0,

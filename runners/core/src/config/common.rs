@@ -233,6 +233,15 @@ crate::config_values! {
         /// Send jobs to the mesh through this node.
         pub broker: Option<BrokerAddress>
             [short('b'), value_name("HOST:PORT"), unset_means("run everything on this machine")],
+        /// Run jobs on the slots of the mesh too, besides those of this machine. Finds nodes on the
+        /// local network by itself.
+        pub mesh: bool,
+        /// Join the mesh that this node is a member of: HOST, HOST:PORT, or a ticket from
+        /// `maelstrom-node invite`. Implies --mesh.
+        pub join: Vec<String> [value_name("HOST[:PORT]")],
+        /// The file with the key that all nodes of the mesh share.
+        pub mesh_key: Option<PathBuf>
+            [value_name("FILE"), unset_means("maelstrom/mesh.key in the configuration directory")],
         /// How large the cache may grow before what was used least recently is removed.
         pub cache_size: ByteSize [value_name("BYTES"), default("1 GB")],
         /// How much of what a job writes to stdout and to stderr is kept.

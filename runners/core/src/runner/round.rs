@@ -59,6 +59,8 @@ enum Event<F: Framework> {
 struct Finished<A> {
     test: Test<A>,
     job: u64,
+    /// The node that ran it, if another than this one.
+    node: Option<Arc<str>>,
     result: Result<JobOutcome, JobError>,
 }
 
@@ -139,6 +141,11 @@ pub(super) fn run_round<F: Framework>(
     }
     if let Some(inventory) = inventory {
         prune(listing, &inventory);
+    }
+    if let Some(remark) = context.client.started().and_then(|client| client.remark()) {
+        context
+            .ui
+            .collection_output(format!("{remark}\n").as_bytes());
     }
     context.ui.end_round(if stopped {
         RoundEnd::Stopped { all_queued }
@@ -408,11 +415,14 @@ impl<F: Framework> Round<'_, F> {
         let (sender, ui) = (self.sender.clone(), self.context.ui.clone());
         let mut test = Some(test);
         self.running += 1;
+        let (mut again, mut node) = (false, None);
         client.submit(request, move |id, event| match event {
-            JobEvent::Running { .. } => {
+            JobEvent::Running { on } => {
                 if let Some(test) = test.as_ref().filter(|test| test.failed.is_none()) {
-                    ui.running(id.0, &test.name());
+                    ui.running(id.0, &test.name(), on.as_deref(), again);
                 }
+                again = true;
+                node = on;
             }
             JobEvent::Completed(result) => {
                 if let Some(test) = test.take() {
@@ -420,6 +430,7 @@ impl<F: Framework> Round<'_, F> {
                     let _ = sender.send(Event::Finished(Finished {
                         test,
                         job: id.0,
+                        node: node.take(),
                         result,
                     }));
                 }
@@ -432,6 +443,7 @@ impl<F: Framework> Round<'_, F> {
         self.finish(Finished {
             test,
             job: 0,
+            node: None,
             result: Err(error),
         });
     }
@@ -440,6 +452,7 @@ impl<F: Framework> Round<'_, F> {
         let Finished {
             mut test,
             job,
+            node,
             mut result,
         } = finished;
         if let Some(report) = test.failed.take() {
@@ -461,6 +474,7 @@ impl<F: Framework> Round<'_, F> {
         let exit = Exit::of_test(&result);
         let traced = self.trace_request(&test, &result);
         let mut report = TestReport::of_job(test.name(), job, result);
+        report.node = node;
         let cleaned = test
             .artifact
             .clean_stdout(test.case(), &report.stdout.bytes);

@@ -10,6 +10,7 @@ use crate::{
     config::{ClientValues, LogLevel, TestRunnerValues, UiStyle},
     filter::Selection,
     listing::{self, TestListing},
+    mesh::MeshChoice,
     ui::{Ui, UiSender},
 };
 use anyhow::Context as _;
@@ -148,6 +149,7 @@ fn try_run<F: Framework>(
             inline_limit_bytes: settings.client.inline_limit.bytes(),
             slots: settings.client.slots.count(),
             library_path: Vec::new(),
+            mesh: MeshChoice::new(&settings.client),
         },
     );
     let (ui, sender) = Ui::start(settings.ui, settings.mode.is_list())?;

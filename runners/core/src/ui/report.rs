@@ -1,7 +1,7 @@
 //! What is told of a finished test, and of a finished round.
 
 use maelstrom_spec::{JobError, JobOutcome, JobOutput, JobStatus};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// How a test ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +76,8 @@ pub struct TestReport {
     pub stdout: Captured,
     /// Its standard error.
     pub stderr: Captured,
+    /// The node that ran it, if another than this one.
+    pub node: Option<Arc<str>>,
     /// Lines below its output, such as advice. Each may have several lines.
     pub notes: Vec<String>,
 }
@@ -91,6 +93,7 @@ impl TestReport {
             detail: None,
             stdout: Captured::default(),
             stderr: Captured::default(),
+            node: None,
             notes: Vec::new(),
         }
     }

@@ -118,11 +118,16 @@ impl UiSender {
         self.counters.pending.fetch_add(1, Relaxed);
     }
 
-    /// A test runs.
-    pub fn running(&self, job: u64, name: &str) {
-        self.counters.running.fetch_add(1, Relaxed);
+    /// A test runs, on another node if that is named; perhaps again, because a node was lost.
+    pub fn running(&self, job: u64, name: &str, node: Option<&str>, again: bool) {
+        if !again {
+            self.counters.running.fetch_add(1, Relaxed);
+        }
         if self.style == Style::Fancy {
-            let name = name.to_owned();
+            let name = match node {
+                Some(node) => format!("{name} (on {node})"),
+                None => name.to_owned(),
+            };
             self.send(Event::Running { job, name });
         }
     }

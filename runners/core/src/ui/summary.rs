@@ -5,6 +5,7 @@ use super::{
     report::{RoundEnd, TestReport, Verdict},
     sender::Counts,
 };
+use std::{collections::BTreeMap, sync::Arc};
 use unicode_width::UnicodeWidthStr;
 
 const TITLE: &str = "Test Summary";
@@ -17,10 +18,19 @@ pub(super) struct Tally {
     pub(super) passed: u64,
     pub(super) failed: Vec<String>,
     pub(super) ignored: Vec<String>,
+    /// How many tests this node ran to their end.
+    pub(super) here: u64,
+    /// How many tests each other node ran.
+    pub(super) elsewhere: BTreeMap<Arc<str>, u64>,
 }
 
 impl Tally {
     pub(super) fn add(&mut self, report: &TestReport) {
+        if let Some(node) = &report.node {
+            *self.elsewhere.entry(node.clone()).or_default() += 1;
+        } else if report.duration.is_some() {
+            self.here += 1;
+        }
         match report.verdict {
             Verdict::Ok => self.passed += 1,
             Verdict::Ignored => self.ignored.push(printable(&report.name)),
@@ -89,6 +99,18 @@ pub(super) fn push_summary(
     if !tally.ignored.is_empty() {
         push_count(out, "Ignored Tests", &tally.ignored.len().to_string());
         push_names(out, &tally.ignored, "ignored", Paint::Yellow, color);
+    }
+    if !tally.elsewhere.is_empty() {
+        let elsewhere: u64 = tally.elsewhere.values().sum();
+        push_count(out, "Ran Here", &tally.here.to_string());
+        push_count(out, "Ran Elsewhere", &elsewhere.to_string());
+        let longest = tally.elsewhere.keys().map(|node| node.width()).max();
+        for (node, count) in &tally.elsewhere {
+            let padding = " ".repeat(longest.unwrap_or(0) - node.width());
+            out.extend_from_slice(
+                format!("    {node}{padding}: {count:>COUNT_COLUMNS$}\n").as_bytes(),
+            );
+        }
     }
     if let RoundEnd::Stopped { all_queued } = end {
         let count = not_run(tally.finished(), counts.queued, counts.expected, all_queued);

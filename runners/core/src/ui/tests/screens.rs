@@ -137,6 +137,34 @@ warning: unused
 }
 
 #[test]
+fn the_summary_tells_where_tests_ran() {
+    let on = |node: &str| TestReport {
+        node: Some(node.into()),
+        ..ended("a", JobStatus::Exited(0))
+    };
+    let events = vec![
+        finished(ended("a", JobStatus::Exited(0))),
+        finished(on("build2")),
+        finished(TestReport::ignored("b")),
+        finished(on("x")),
+        finished(on("build2")),
+        Event::RoundEnd(RoundEnd::Complete, counts(5, 5)),
+    ];
+    let shown = transcript(Style::Quiet, false, 30, events);
+    assert!(
+        shown.ends_with(
+            "\
+Ran Here        :         1
+Ran Elsewhere   :         3
+    build2:         2
+    x     :         1
+"
+        ),
+        "{shown}"
+    );
+}
+
+#[test]
 fn quiet_style_without_collection_output_ends_with_the_summary() {
     let events = vec![
         finished(ended("a", JobStatus::Exited(0))),

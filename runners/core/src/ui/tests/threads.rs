@@ -80,7 +80,7 @@ fn ten_thousand_tests_are_few_writes() {
             scope.spawn(|| {
                 for index in 0..2500 {
                     sender.pending();
-                    sender.running(index, "a");
+                    sender.running(index, "a", None, false);
                     sender.finished(ended("a", JobStatus::Exited(0)));
                 }
             });

@@ -1,0 +1,865 @@
+//! The node.
+
+use crate::{
+    MeshConfig, MeshError, NodeId, Status,
+    clock::Clock,
+    decode_job, encode_job, encode_result,
+    layers::{KnownLayers, PinnedLayers},
+    memory::{Memory, MemoryFile, Peer},
+    outbox::Outbox,
+    own::{self, OwnJobs},
+    peers, status,
+};
+use bytes::Bytes;
+use maelstrom_content::{LayerId, Store};
+use maelstrom_cores::{Cores, Event, Protocol, Setup, dispatch_id, gossip_id};
+use maelstrom_dispatch::{self as dispatch, Action, Held, Incarnation, JobFailed, Requirements};
+use maelstrom_gossip::{LayerDigest, Lending, Profile};
+use maelstrom_layers::{Layers, LayersConfig, Outgoing};
+use maelstrom_net::{Channel, Events, Net, NetConfig, NetEvent};
+use maelstrom_node::{Handler, Job, JobEvent, JobId, JobService, Node};
+use maelstrom_runtime::Launcher;
+use maelstrom_spec::{JobError, JobOutcome};
+use std::{
+    collections::HashMap,
+    fmt::{self, Write as _},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    sync::{Notify, mpsc::Receiver},
+    task::AbortHandle,
+};
+
+/// How often a node looks after what nobody tells it of.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the timer sleeps where nothing is due.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// How long a node that stops gives its last messages to be sent.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// A node of the mesh: runs the jobs that are submitted to it on its own slots and on those of
+/// the mesh, and jobs of others on its own.
+pub struct MeshNode {
+    shared: Arc<Shared>,
+    runtime: Mutex<Option<Runtime>>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) id: NodeId,
+    pub(crate) clock: Clock,
+    pub(crate) net: Net,
+    pub(crate) layers: Layers,
+    slots: Node,
+    store: Store,
+    state: Mutex<State>,
+    /// Some job on a slot of this node has ended.
+    ended: Condvar,
+    known: Mutex<KnownLayers>,
+    next_id: AtomicU64,
+    /// For the slots, in the order in which dispatch decided it.
+    orders: Outbox<Order>,
+    /// For those who submitted jobs, in the order in which it happened.
+    reports: Outbox<Report>,
+    /// Something is due earlier than the timer thinks.
+    sooner: Notify,
+    threads: Handle,
+}
+
+pub(crate) struct State {
+    pub(crate) cores: Cores,
+    own: OwnJobs,
+    /// What runs on the slots of this node.
+    pub(crate) here: HashMap<Held, Here>,
+    fetching: HashMap<Held, AbortHandle>,
+    pinned: PinnedLayers,
+    pub(crate) profile: Profile,
+    memory: Option<MemoryFile>,
+    term: u64,
+    /// When the timer goes off.
+    timer_at: Option<Instant>,
+    /// Jobs of others that ran here, ever.
+    pub(crate) lent_jobs: u64,
+    /// Whether there was ever another member.
+    met: bool,
+    stopping: bool,
+}
+
+/// A job on a slot.
+pub(crate) struct Here {
+    /// Its number at the slots.
+    id: JobId,
+    pub(crate) program: String,
+    pub(crate) since: Instant,
+}
+
+/// What the slots are to do.
+enum Order {
+    Start(JobId, Held, Box<Job>),
+    Cancel(JobId),
+}
+
+/// Something to tell whoever submitted a job.
+struct Report {
+    id: JobId,
+    event: JobEvent,
+    handler: Arc<Mutex<Handler>>,
+}
+
+impl fmt::Debug for MeshNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MeshNode")
+            .field("id", &self.shared.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl MeshNode {
+    /// Starts a node; it goes on looking for others by itself. Call it from a thread outside any
+    /// asynchronous runtime.
+    ///
+    /// # Errors
+    ///
+    /// If this machine cannot run containers, or an address or file cannot be used.
+    pub fn start(launcher: Launcher, config: MeshConfig) -> Result<Self, MeshError> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("mesh")
+            .enable_all()
+            .build()
+            .map_err(MeshError::Threads)?;
+        let started = runtime.block_on(start(launcher, config, runtime.handle().clone()))?;
+        let Started {
+            shared,
+            from_net,
+            from_layers,
+            join,
+        } = started;
+        runtime.spawn(hear_net(shared.clone(), from_net));
+        runtime.spawn(send_for_layers(shared.clone(), from_layers));
+        runtime.spawn(keep_time(shared.clone()));
+        runtime.spawn(tidy(shared.clone()));
+        for target in join {
+            shared.net.join(&target);
+        }
+        Ok(Self {
+            shared,
+            runtime: Mutex::new(Some(runtime)),
+        })
+    }
+
+    /// This node.
+    pub fn id(&self) -> NodeId {
+        self.shared.id
+    }
+
+    /// The control transport, to ask where it listens and to join others.
+    pub fn net(&self) -> &Net {
+        &self.shared.net
+    }
+
+    /// Where layers are kept.
+    pub fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    /// The owner of this machine came back or went away. Matters with [`Lending::Idle`].
+    pub fn set_owner_active(&self, active: bool) {
+        self.shared.act(|state, now| {
+            state.cores.dispatch(now, |dispatcher, view| {
+                dispatcher.set_owner_active(now, view, active);
+            });
+        });
+    }
+
+    /// The mesh as this node sees it.
+    pub fn status(&self) -> Status {
+        let state = self.shared.lock();
+        status::status(&self.shared, &state)
+    }
+
+    /// How many other members are up.
+    pub fn members(&self) -> usize {
+        self.shared.lock().cores.view().len()
+    }
+
+    /// Before the node stops: takes no more jobs of others, gives back those that have not
+    /// started, waits for those that run, and gives back those that have not ended in time.
+    pub fn drain(&self, bound: Duration) {
+        let end = Instant::now() + bound;
+        self.shared.act(|state, now| {
+            state
+                .cores
+                .dispatch(now, |dispatcher, view| dispatcher.drain(now, view));
+        });
+        let me = dispatch_id(self.shared.id);
+        let mut state = self.shared.lock();
+        while state.here.keys().any(|held| held.origin != me) {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.shared.ended.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(state);
+        self.shared.act(|state, now| {
+            state.cores.dispatch(now, |dispatcher, view| {
+                dispatcher.set_lending(now, view, dispatch::Lending::Never);
+            });
+        });
+    }
+}
+
+impl JobService for MeshNode {
+    fn reserve(&self) -> JobId {
+        JobId(self.shared.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn submit_reserved(&self, id: JobId, job: Job, handler: Handler) {
+        self.shared.submit(id, job, handler);
+    }
+
+    fn cancel(&self, id: JobId) {
+        self.shared.act(|state, now| {
+            if let Some(job) = state.own.number(id) {
+                state
+                    .cores
+                    .dispatch(now, |dispatcher, view| dispatcher.cancel(now, view, job));
+            }
+        });
+    }
+
+    fn cancel_all(&self) {
+        self.shared.act(State::cancel_all);
+    }
+
+    fn remark(&self) -> Option<String> {
+        let state = self.shared.lock();
+        (!state.met).then(|| {
+            let refused = status::refusals(&self.shared);
+            let mut remark = "No other node of the mesh was found".to_owned();
+            match refused.first() {
+                Some(refused) => {
+                    let _ = write!(remark, " ({}: {})", refused.who, refused.reason);
+                }
+                None => remark.push_str("; is `maelstrom-node` running on another machine, and if it is not on this local network, is it named with --join?"),
+            }
+            remark
+        })
+    }
+
+    fn stop(&self) {
+        let runtime = self
+            .runtime
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(runtime) = runtime else { return };
+        self.shared.act(|state, now| {
+            state.stopping = true;
+            state.cancel_all(now);
+        });
+        self.shared.slots.stop();
+        self.shared.act(|state, now| state.cores.leave(now));
+        let (net, layers) = (self.shared.net.clone(), self.shared.layers.clone());
+        runtime.block_on(async {
+            let _ = tokio::time::timeout(LAST_WORDS, net.shutdown()).await;
+            let _ = tokio::time::timeout(LAST_WORDS, layers.shutdown()).await;
+        });
+        runtime.shutdown_timeout(LAST_WORDS);
+    }
+}
+
+impl Drop for MeshNode {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+struct Started {
+    shared: Arc<Shared>,
+    from_net: Events,
+    from_layers: Receiver<Outgoing>,
+    join: Vec<String>,
+}
+
+async fn start(
+    launcher: Launcher,
+    config: MeshConfig,
+    threads: Handle,
+) -> Result<Started, MeshError> {
+    let slots = Node::start(launcher, config.store.clone(), usize::from(config.slots))?;
+    let id = config.node_key.id();
+    let layers_config = LayersConfig {
+        seed: config.node_key.seed(),
+        store: config.store.clone(),
+        directory: config.store.root().join("transfer"),
+        listen: config.listen.clone(),
+    };
+    let net_config = NetConfig {
+        node_key: config.node_key,
+        mesh_key: config.mesh_key,
+        listen: config.listen,
+        mdns: config.mdns,
+    };
+    let (net, from_net) = Net::start(net_config).await?;
+    let (layers, from_layers) = Layers::start(layers_config).await?;
+    let memory = match &config.state_dir {
+        Some(dir) => Some(MemoryFile::open(dir)?),
+        None => None,
+    };
+    let remembered = memory
+        .as_ref()
+        .map(|file| file.memory().clone())
+        .unwrap_or_default();
+    let profile = Profile {
+        name: cut(&config.name, Profile::MAX_NAME_BYTES).into(),
+        architecture: std::env::consts::ARCH.into(),
+        labels: config.labels.into_iter().map(Into::into).collect(),
+        lending: config.lending,
+        may_coordinate: config.may_coordinate,
+        version: env!("CARGO_PKG_VERSION").into(),
+        addresses: peers::tell(&net.addresses(), &layers.addresses()),
+        ..Profile::new(id, config.slots)
+    };
+    let clock = Clock::start();
+    let since_1970 = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let setup = Setup {
+        profile: profile.clone(),
+        generation: since_1970.as_secs() as u32,
+        incarnation: Incarnation(since_1970.as_micros() as u64),
+        last_term: remembered.term,
+        dispatch: dispatch::Config::default(),
+        seed: rand::random(),
+    };
+    let mut cores = Cores::new(clock.now(), setup)?;
+    for peer in &remembered.peers {
+        if let Some(id) = peer.id() {
+            net.learn(id, &peer.addresses);
+            cores.join(clock.now(), id);
+        }
+    }
+    let shared = Arc::new(Shared {
+        id,
+        clock,
+        net,
+        layers,
+        slots,
+        store: config.store,
+        state: Mutex::new(State {
+            cores,
+            own: OwnJobs::default(),
+            here: HashMap::new(),
+            fetching: HashMap::new(),
+            pinned: PinnedLayers::default(),
+            profile,
+            memory,
+            term: remembered.term,
+            timer_at: None,
+            lent_jobs: 0,
+            met: false,
+            stopping: false,
+        }),
+        ended: Condvar::new(),
+        known: Mutex::default(),
+        next_id: AtomicU64::new(0),
+        orders: Outbox::new(),
+        reports: Outbox::new(),
+        sooner: Notify::new(),
+        threads,
+    });
+    shared.act(|_, _| {});
+    Ok(Started {
+        shared,
+        from_net,
+        from_layers,
+        join: config.join,
+    })
+}
+
+impl State {
+    fn cancel_all(&mut self, now: Instant) {
+        for job in self.own.all() {
+            self.cores
+                .dispatch(now, |dispatcher, view| dispatcher.cancel(now, view, job));
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes something, and does whatever the cores want done about it.
+    fn act<T>(self: &Arc<Self>, change: impl FnOnce(&mut State, Instant) -> T) -> T {
+        let mut state = self.lock();
+        let now = self.clock.now();
+        let result = change(&mut state, now);
+        self.settle(&mut state, now);
+        drop(state);
+        self.orders.empty(|order| self.obey(order));
+        self.reports.empty(|report| {
+            let mut handler = report
+                .handler
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            handler(report.id, report.event);
+        });
+        result
+    }
+
+    fn settle(self: &Arc<Self>, state: &mut State, now: Instant) {
+        while let Some(event) = state.cores.poll_event() {
+            match event {
+                Event::Send {
+                    to,
+                    protocol,
+                    message,
+                } => self.net.send(to, channel(protocol), message.into()),
+                Event::Act(action) => self.do_action(state, now, action),
+                Event::Up(node) | Event::Changed(node) => {
+                    state.met = true;
+                    self.member_told(state, node);
+                }
+                Event::Down(node) => {
+                    tracing::info!(node = %node, "a member is gone");
+                    self.layers.member_down(node);
+                }
+                Event::Term(term) => state.term = state.term.max(term),
+                Event::Coordinator(claim) => {
+                    tracing::debug!(node = %claim.coordinator, term = claim.term, "coordinates");
+                }
+            }
+        }
+        let due = state.cores.poll_timeout();
+        let sooner = match (due, state.timer_at) {
+            (Some(due), Some(at)) => due < at,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if sooner {
+            state.timer_at = due;
+            self.sooner.notify_one();
+        }
+    }
+
+    /// A member tells where it is.
+    fn member_told(&self, state: &State, node: NodeId) {
+        let Some(member) = state.cores.view().get(&node) else {
+            return;
+        };
+        let told = &member.profile.addresses;
+        let control = peers::control(told);
+        let own = peers::control(&state.profile.addresses);
+        let same_machine = control
+            .iter()
+            .any(|theirs| own.iter().any(|ours| ours.ip() == theirs.ip()));
+        self.net.learn(node, &control);
+        self.layers
+            .member_up(node, &peers::layers(told), same_machine);
+    }
+
+    fn do_action(self: &Arc<Self>, state: &mut State, now: Instant, action: Action) {
+        match action {
+            Action::FetchLayers { held, layers } => self.fetch(state, now, held, layers),
+            Action::Forget { held } => {
+                if let Some(fetching) = state.fetching.remove(&held) {
+                    fetching.abort();
+                }
+                state.pinned.release(held);
+            }
+            Action::Start { held, job, lent } => self.start_job(state, now, held, &job, lent),
+            Action::Kill { held } => match state.here.get(&held) {
+                Some(here) => self.orders.push(Order::Cancel(here.id)),
+                None => state.cores.dispatch(now, |dispatcher, view| {
+                    dispatcher.job_ended(now, view, held, Err("it did not run".to_owned()));
+                }),
+            },
+            Action::Started { job, node } => {
+                let on = (node != dispatch_id(self.id)).then(|| name_of(state, gossip_id(node)));
+                if let Some(own) = state.own.get(job) {
+                    self.reports.push(Report {
+                        id: own.id,
+                        event: JobEvent::Running { on },
+                        handler: own.handler.clone(),
+                    });
+                }
+            }
+            Action::Completed { job, result } => {
+                let Some(mut own) = state.own.remove(job) else {
+                    return;
+                };
+                let result = match result {
+                    Ok(outcome) => own.outcome(&outcome),
+                    Err(JobFailed::Cancelled) => Err(JobError::Cancelled),
+                    Err(JobFailed::Attempts(attempts)) => {
+                        Err(JobError::System(given_up(state, &attempts)))
+                    }
+                };
+                self.reports.push(Report {
+                    id: own.id,
+                    event: JobEvent::Completed(result),
+                    handler: own.handler,
+                });
+            }
+        }
+    }
+
+    fn fetch(
+        self: &Arc<Self>,
+        state: &mut State,
+        now: Instant,
+        held: Held,
+        layers: Arc<[dispatch::Layer]>,
+    ) {
+        if held.origin == dispatch_id(self.id) || state.pinned.hold(now, held, &layers) {
+            state.cores.dispatch(now, |dispatcher, view| {
+                dispatcher.layers_ready(now, view, held);
+            });
+            return;
+        }
+        let shared = self.clone();
+        let task = self.threads.spawn(async move {
+            let result = shared.fetch_all(held, &layers).await;
+            shared.act(|state, now| {
+                if state.fetching.remove(&held).is_none() {
+                    return;
+                }
+                state.cores.dispatch(now, |dispatcher, view| match result {
+                    Ok(()) => dispatcher.layers_ready(now, view, held),
+                    Err(reason) => dispatcher.layers_failed(now, view, held, &reason),
+                });
+            });
+        });
+        state.fetching.insert(held, task.abort_handle());
+    }
+
+    /// Makes all layers of a lease available and keeps them so.
+    async fn fetch_all(&self, held: Held, layers: &[dispatch::Layer]) -> Result<(), String> {
+        for layer in layers {
+            let id = LayerId::from_bytes(layer.id.0);
+            let holders: Vec<NodeId> = {
+                let state = self.lock();
+                let holds = |member: &maelstrom_gossip::Member<'_>| {
+                    member.profile.layers.may_hold(&layer.id.0)
+                };
+                let members = state.cores.view().iter().filter(holds);
+                members.map(|member| member.node()).take(32).collect()
+            };
+            let pin = self
+                .layers
+                .fetch(id, gossip_id(held.origin), &holders)
+                .await
+                .map_err(|error| error.to_string())?;
+            self.lock().pinned.add(self.clock.now(), pin);
+        }
+        if !self.lock().pinned.hold(self.clock.now(), held, layers) {
+            return Err("a layer went away again while others were pulled".to_owned());
+        }
+        Ok(())
+    }
+
+    fn start_job(
+        self: &Arc<Self>,
+        state: &mut State,
+        now: Instant,
+        held: Held,
+        job: &dispatch::Job,
+        lent: bool,
+    ) {
+        let runnable = if lent {
+            decode_job(&job.payload).map_err(|refused| {
+                let origin = gossip_id(held.origin);
+                tracing::warn!(node = %origin, "sent an impossible job: {refused}");
+                self.net.ban(origin, &refused.to_string());
+                refused.to_string()
+            })
+        } else {
+            match state.own.get(held.lease.job) {
+                Some(own) => own::copy(&own.job)
+                    .map_err(|error| format!("duplicating the terminal of the job: {error}")),
+                None => Err("the job has ended".to_owned()),
+            }
+        };
+        match runnable {
+            Ok(runnable) => {
+                let id = self.slots.reserve();
+                let here = Here {
+                    id,
+                    program: runnable.program.clone(),
+                    since: now,
+                };
+                state.here.insert(held, here);
+                state.lent_jobs += u64::from(lent);
+                self.orders.push(Order::Start(id, held, Box::new(runnable)));
+            }
+            Err(reason) => state.cores.dispatch(now, |dispatcher, view| {
+                dispatcher.job_ended(now, view, held, Err(reason));
+            }),
+        }
+    }
+
+    fn obey(self: &Arc<Self>, order: Order) {
+        match order {
+            Order::Start(id, held, job) => {
+                let shared = self.clone();
+                self.slots.submit_reserved(id, *job, move |_, event| {
+                    if let JobEvent::Completed(result) = event {
+                        shared.job_ended(held, result);
+                    }
+                });
+            }
+            Order::Cancel(id) => self.slots.cancel(id),
+        }
+    }
+
+    /// A job on a slot of this node is over.
+    fn job_ended(self: &Arc<Self>, held: Held, result: Result<JobOutcome, JobError>) {
+        let own = held.origin == dispatch_id(self.id);
+        // Outside the lock, as it may be long.
+        let lent = (!own).then(|| encode_result(&result));
+        self.act(|state, now| {
+            state.here.remove(&held);
+            state.pinned.release(held);
+            let result = match (lent, result) {
+                (Some(encoded), _) => encoded.map(Bytes::from),
+                (None, Err(JobError::System(message))) => Err(message),
+                (None, result) => Ok(state.own.keep_outcome(held.lease, result)),
+            };
+            state.cores.dispatch(now, |dispatcher, view| {
+                dispatcher.job_ended(now, view, held, result);
+            });
+        });
+        self.ended.notify_all();
+    }
+
+    fn submit(self: &Arc<Self>, id: JobId, job: Job, mut handler: Handler) {
+        let local = job.needs_this_machine().is_some();
+        let (layers, new) = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.list(&self.store, &job.container.layers)
+        };
+        if new && !local {
+            for layer in &job.container.layers {
+                self.layers.keep_offering(*layer);
+            }
+        }
+        let needs = Requirements {
+            architecture: Some(std::env::consts::ARCH.into()),
+            local,
+            ..Requirements::default()
+        };
+        let described = dispatch::Job {
+            rank: job.rank,
+            needs: Arc::new(needs),
+            layers,
+            payload: if local {
+                Bytes::new()
+            } else {
+                encode_job(&job).into()
+            },
+        };
+        let refused = self.act(|state, now| {
+            if state.stopping {
+                return Some((handler, JobError::Cancelled));
+            }
+            let submitted = state.cores.dispatch(now, |dispatcher, view| {
+                dispatcher.submit(now, view, described)
+            });
+            match submitted {
+                Ok(number) => {
+                    state.own.insert(number, id, job, handler);
+                    None
+                }
+                Err(refused) => Some((handler, JobError::System(refused.to_string()))),
+            }
+        });
+        if let Some((refused, error)) = refused {
+            handler = refused;
+            handler(id, JobEvent::Completed(Err(error)));
+        }
+    }
+
+    /// Tells the others which layers are here, and writes down what is to be remembered.
+    fn tidy(self: &Arc<Self>) {
+        let layers = self.layers.held();
+        let addresses = peers::tell(&self.net.addresses(), &self.layers.addresses());
+        self.act(|state, now| {
+            state.pinned.tidy(now);
+            let latest = layers.iter().rev().take(LayerDigest::MAX_LAYERS);
+            let profile = Profile {
+                layers: LayerDigest::of(latest.map(LayerId::as_bytes)),
+                addresses,
+                ..state.profile.clone()
+            };
+            if profile != state.profile {
+                match state.cores.set_profile(now, profile.clone()) {
+                    Ok(()) => state.profile = profile,
+                    Err(error) => tracing::warn!("telling what this node has: {error}"),
+                }
+            }
+            let members = state.cores.view().iter();
+            let peers = members
+                .filter(|member| member.profile.lending != Lending::Never)
+                .map(|member| Peer::new(member.node(), peers::control(&member.profile.addresses)))
+                .take(crate::memory::MAX_PEERS)
+                .collect::<Vec<_>>();
+            let term = state.term;
+            if let Some(file) = &mut state.memory {
+                // Who was there last is worth knowing after the last has gone.
+                let peers = if peers.is_empty() {
+                    file.memory().peers.clone()
+                } else {
+                    peers
+                };
+                if let Err(error) = file.write(Memory { term, peers }) {
+                    tracing::warn!("writing down which nodes are there: {error}");
+                }
+            }
+        });
+    }
+}
+
+async fn hear_net(shared: Arc<Shared>, mut events: Events) {
+    while let Some(event) = events.recv().await {
+        match event {
+            NetEvent::Message {
+                from,
+                channel,
+                bytes,
+            } => hear(&shared, from, channel, &bytes),
+            NetEvent::Discovered { peer, .. } => {
+                shared.act(|state, now| {
+                    if state.cores.view().get(&peer).is_none() {
+                        state.cores.join(now, peer);
+                    }
+                });
+            }
+            NetEvent::Joined { target, peer } => {
+                tracing::info!(%target, node = %peer, "joined");
+                shared.act(|state, now| state.cores.join(now, peer));
+            }
+            NetEvent::JoinFailed { target, reason } => {
+                tracing::warn!(%target, "cannot join: {reason}; trying again");
+            }
+            NetEvent::Refused { address, reason } => {
+                tracing::warn!(%address, "refused: {reason}");
+            }
+            NetEvent::Listening(address) => tracing::debug!(%address, "listening"),
+            NetEvent::PeerUp { peer, address } => {
+                tracing::debug!(node = %peer, %address, "connected");
+            }
+            NetEvent::PeerDown { peer } => tracing::debug!(node = %peer, "disconnected"),
+        }
+    }
+}
+
+fn hear(shared: &Arc<Shared>, from: NodeId, channel: Channel, bytes: &[u8]) {
+    let protocol = match channel {
+        Channel::Gossip => Protocol::Gossip,
+        Channel::Election => Protocol::Election,
+        Channel::Dispatch => Protocol::Dispatch,
+        Channel::Pull => {
+            if let Err(rubbish) = shared.layers.handle_message(from, bytes) {
+                shared.net.ban(from, &rubbish.to_string());
+            }
+            return;
+        }
+        Channel::Results | Channel::Node => return,
+    };
+    let heard = shared.act(|state, now| state.cores.handle_message(now, from, protocol, bytes));
+    if let Err(rubbish) = heard {
+        tracing::warn!(node = %from, "sent rubbish: {rubbish}");
+        shared.net.ban(from, &rubbish.to_string());
+    }
+}
+
+async fn send_for_layers(shared: Arc<Shared>, mut messages: Receiver<Outgoing>) {
+    while let Some(Outgoing { to, message }) = messages.recv().await {
+        shared.net.send(to, Channel::Pull, message);
+    }
+}
+
+async fn keep_time(shared: Arc<Shared>) {
+    loop {
+        let now = shared.act(|state, now| {
+            // Nothing is sooner than now, so what comes of this does not wake this task.
+            state.timer_at = Some(now);
+            if state.cores.poll_timeout().is_some_and(|due| due <= now) {
+                state.cores.handle_timeout(now);
+            }
+            now
+        });
+        let wait = {
+            let mut state = shared.lock();
+            state.timer_at = state.cores.poll_timeout();
+            state.timer_at.map(|at| at.saturating_duration_since(now))
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait.unwrap_or(LONGEST_WAIT)) => {}
+            () = shared.sooner.notified() => {}
+        }
+    }
+}
+
+async fn tidy(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(TIDY_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        shared.tidy();
+    }
+}
+
+fn channel(protocol: Protocol) -> Channel {
+    match protocol {
+        Protocol::Gossip => Channel::Gossip,
+        Protocol::Election => Channel::Election,
+        Protocol::Dispatch => Channel::Dispatch,
+    }
+}
+
+/// What people call a node: its name, or the first digits of its id.
+fn name_of(state: &State, node: NodeId) -> Arc<str> {
+    let short = || format!("{node:?}").into();
+    match state.cores.view().get(&node) {
+        Some(member) if !member.profile.name.is_empty() => (*member.profile.name).into(),
+        _ => short(),
+    }
+}
+
+fn given_up(state: &State, attempts: &[dispatch::Attempt]) -> String {
+    let tries: Vec<String> = attempts
+        .iter()
+        .map(|attempt| {
+            let name = name_of(state, gossip_id(attempt.node));
+            match &attempt.failure {
+                dispatch::Failure::Lost => format!("node {name} was lost while it ran the job"),
+                dispatch::Failure::Unable(reason) => {
+                    format!("node {name} could not run the job: {reason}")
+                }
+            }
+        })
+        .collect();
+    // A node that could not run a job says the same each time.
+    let mut different = tries.clone();
+    different.dedup();
+    match (different.as_slice(), tries.len()) {
+        ([one], _) => one.clone(),
+        (several, tries) => format!("given up after {tries} tries: {}", several.join("; ")),
+    }
+}
+
+fn cut(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
+}
