@@ -118,6 +118,7 @@ pub(crate) fn copy(job: &Job) -> io::Result<Job> {
         trace_missing: job.trace_missing,
         background: job.background,
         hold: job.hold.clone(),
+        template: job.template.clone(),
         terminal,
     })
 }

@@ -6,6 +6,7 @@
 
 use maelstrom_dispatch::{Rank, job::MAX_PAYLOAD_BYTES};
 use maelstrom_node::{Container, Job};
+use maelstrom_runtime::Template;
 use maelstrom_spec::{JobError, JobOutcome};
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, sync::Arc, time::Duration};
@@ -26,6 +27,7 @@ struct WireJob<'a> {
     timeout: Option<Duration>,
     inline_limit_bytes: u64,
     outputs: Cow<'a, [String]>,
+    template: Cow<'a, Option<Template>>,
 }
 
 /// Why a job that a peer sent is not run.
@@ -53,6 +55,7 @@ pub fn encode_job(job: &Job) -> Vec<u8> {
         timeout: job.timeout,
         inline_limit_bytes: job.inline_limit_bytes.min(MAX_INLINE_LIMIT_BYTES),
         outputs: Cow::Borrowed(&job.outputs),
+        template: Cow::Borrowed(&job.template),
     };
     postcard::to_stdvec(&wire).unwrap_or_default()
 }
@@ -94,6 +97,7 @@ pub fn decode_job(bytes: &[u8]) -> Result<Job, JobRefused> {
         background: true,
         terminal: None,
         hold: None,
+        template: wire.template.into_owned(),
     })
 }
 
@@ -152,6 +156,7 @@ mod tests {
             background: true,
             terminal: None,
             hold: None,
+            template: None,
         }
     }
 

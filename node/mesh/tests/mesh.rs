@@ -148,6 +148,7 @@ fn job(layers: &[LayerId], script: &str) -> Job {
         trace_missing: false,
         background: false,
         hold: None,
+        template: None,
         terminal: None,
     }
 }
