@@ -19,7 +19,7 @@ use rustix::{
     event::{PollFd, PollFlags, poll},
     fd::{AsFd, OwnedFd},
     fs::{Mode, OFlags},
-    io::Errno,
+    io::{Errno, retry_on_intr},
     mount::UnmountFlags,
     pipe::PipeFlags,
     process::WaitOptions,
@@ -431,7 +431,7 @@ impl<'a> SlotProcess<'a> {
     fn wait_for_client(&mut self) {
         let waits = |control: &OwnedFd, time: Duration| {
             let mut control = [PollFd::new(control, PollFlags::IN)];
-            poll(&mut control, Some(&timespec(time))) == Ok(0)
+            retry_on_intr(|| poll(&mut control, Some(&timespec(time)))) == Ok(0)
         };
         if self.ahead.is_some() || self.templates.any_is_ahead() || self.unreaped > 0 {
             if !waits(self.control, KEPT_WHEN_IDLE) {

@@ -65,6 +65,7 @@ pub(crate) const TESTS: &[Test] = &[
         "a_long_payload_needs_no_template",
         a_long_payload_needs_no_template,
     ),
+    ("a_template_in_python", a_template_in_python),
     (
         "an_idle_slot_keeps_no_template",
         an_idle_slot_keeps_no_template,
@@ -430,6 +431,120 @@ fn a_long_payload_needs_no_template(fixture: &Fixture) {
     let ended = outcome(&mut slot, &forked_or_9(fixture, &[], &["exists", &longest]));
     assert_eq!(ended.status, JobStatus::Exited(0));
     assert_eq!(ended.effects.notes, Vec::<String>::new());
+}
+
+/// `template.py` beside this file, which the documentation refers to.
+fn a_template_in_python(fixture: &Fixture) {
+    let Some(layer) = python_layer(fixture) else {
+        eprintln!("SKIPPED: there is no python3 here");
+        return;
+    };
+    let mut slot = fixture.slot();
+    let mut run = |how: &[&str], source: &str| {
+        let mut job = forked_or_9(fixture, &[], &[]);
+        job.layers.push(layer.path().join("layer"));
+        job.working_directory = "/mnt".into();
+        let template = job.template.as_mut().unwrap();
+        template.payload = source.as_bytes().to_vec();
+        let program = Arc::make_mut(&mut template.program);
+        program.program = "/python".to_owned();
+        let path = fs::read_to_string(layer.path().join("path")).unwrap();
+        program.environment.extend([
+            ("PYTHONPATH".to_owned(), path),
+            ("PYTHONHOME".to_owned(), "/".to_owned()),
+        ]);
+        program.arguments = ["-S", "/template.py"]
+            .iter()
+            .chain(how)
+            .map(|&word| word.to_owned())
+            .collect();
+        outcome(&mut slot, &job)
+    };
+    let mut prints = |source: &str| {
+        let ended = run(&[], source);
+        assert_eq!(ended.effects.notes, Vec::<String>::new());
+        let text = String::from_utf8_lossy(ended.effects.stderr.bytes()).into_owned();
+        (
+            ended.status,
+            String::from_utf8_lossy(ended.effects.stdout.bytes()).into_owned() + &text,
+        )
+    };
+    for _ in 0..2 {
+        let (status, text) =
+            prints("import os, sys; print(os.getpid(), os.getcwd(), os.getuid()); sys.x = 1");
+        assert_eq!(
+            (status, text.as_str()),
+            (JobStatus::Exited(0), "2 /mnt 1000\n")
+        );
+        let (status, text) =
+            prints("import sys; print(hasattr(sys, 'x')); open('/new', 'x'); sys.exit(3)");
+        assert_eq!((status, text.as_str()), (JobStatus::Exited(3), "False\n"));
+        let (status, text) = prints("import os; print(sorted(os.listdir('/proc/self/fd')))");
+        assert_eq!(
+            (status, text.as_str()),
+            (JobStatus::Exited(0), "['0', '1', '2', '3']\n")
+        );
+        let (status, text) = prints("1 / 0");
+        assert_eq!(status, JobStatus::Exited(1));
+        assert!(text.contains("ZeroDivisionError"), "{text}");
+        let (status, _) = prints("import os; os.abort()");
+        assert_eq!(status, JobStatus::Signaled(6));
+        let (status, text) =
+            prints("print(*[n for n in __import__('os').environ if 'TEMPLATE' in n])");
+        assert_eq!((status, text.as_str()), (JobStatus::Exited(0), "\n"));
+    }
+    // A module that leaves a thread running.
+    let refused = run(&["threads"], "");
+    assert_eq!(refused.status, JobStatus::Exited(9));
+    let note = &refused.effects.notes[0];
+    assert!(
+        note.contains("it refused: threads are running: waiting"),
+        "{note}"
+    );
+}
+
+/// The interpreter with what the template imports, as a layer; beside it, where its modules are.
+fn python_layer(fixture: &Fixture) -> Option<tempfile::TempDir> {
+    const LIST: &str = "import ctypes, socket, sys, threading, encodings.utf_8, os, re\n\
+        print(sys.executable)\n\
+        print(':'.join(p for p in sys.path if p))\n\
+        print(*{m.__file__ for m in sys.modules.values() if getattr(m, '__file__', None)}, sep='\\n')\n\
+        print(*{l.split()[-1] for l in open('/proc/self/maps') if '/lib' in l and '.so' in l}, sep='\\n')";
+    let listed = std::process::Command::new("python3")
+        .args(["-S", "-c", LIST])
+        .output()
+        .ok()?;
+    let listed = String::from_utf8(listed.stdout).ok()?;
+    let mut lines = listed.lines();
+    let (interpreter, path) = (lines.next()?, lines.next()?);
+    let directory = tempfile::tempdir_in(fixture.layers_root()).unwrap();
+    let layer = directory.path().join("layer");
+    fs::create_dir(&layer).unwrap();
+    fs::copy(interpreter, layer.join("python")).unwrap();
+    fs::write(layer.join("template.py"), include_str!("template.py")).unwrap();
+    fs::write(
+        layer.join("threads.py"),
+        "import threading\n\
+         threading.Thread(target=threading.Event().wait, name='waiting', daemon=True).start()\n",
+    )
+    .unwrap();
+    for file in lines {
+        let inside = layer.join(file.strip_prefix('/')?);
+        fs::create_dir_all(inside.parent()?).unwrap();
+        fs::copy(file, inside).ok()?;
+    }
+    fs::create_dir_all(layer.join("lib")).unwrap();
+    // The loader looks for libraries there, by names that end after the first number.
+    for file in listed.lines().filter(|file| file.contains(".so")) {
+        let name = std::path::Path::new(file).file_name()?.to_str()?;
+        let known_as = match name.split_once(".so.") {
+            Some((stem, version)) => format!("{stem}.so.{}", version.split('.').next()?),
+            None => name.to_owned(),
+        };
+        fs::copy(file, layer.join("lib").join(known_as)).ok()?;
+    }
+    fs::write(directory.path().join("path"), path).unwrap();
+    Some(directory)
 }
 
 fn an_idle_slot_keeps_no_template(fixture: &Fixture) {
