@@ -45,6 +45,10 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) async fn start(root: &Path, seed: u8, post: &Post, cache_bytes: u64) -> Host {
         let root = root.join(format!("host-{seed}"));
+        Host::start_in(root, seed, post, cache_bytes).await
+    }
+
+    async fn start_in(root: PathBuf, seed: u8, post: &Post, cache_bytes: u64) -> Host {
         let options = StoreOptions {
             cache_size_bytes: cache_bytes,
         };
@@ -72,10 +76,28 @@ impl Host {
         self.layers.id()
     }
 
-    /// As if the machine had lost power: what was on its way stays on disk.
+    /// Ends it; what was on its way stays on disk.
     pub(crate) async fn stop(self) {
         self.post.nodes.lock().unwrap().remove(&self.layers.id());
         self.layers.shutdown().await;
+    }
+
+    /// Ends it and starts it again.
+    pub(crate) async fn restart(self) -> Host {
+        let (root, seed, post) = (self.root.clone(), self.seed, self.post.clone());
+        let cache_bytes = self.store.cache_size_bytes();
+        self.stop().await;
+        Host::start_in(root, seed, &post, cache_bytes).await
+    }
+
+    /// How much of the layer that is being pulled is here, in bytes.
+    pub(crate) fn done_bytes(&self) -> u64 {
+        self.layers
+            .stats()
+            .pulls
+            .iter()
+            .map(|pull| pull.done_bytes)
+            .sum()
     }
 
     /// A layer of files of random bytes, told by a number.

@@ -1,4 +1,5 @@
 //! Whole nodes on loopback: endpoints, stores and files are real.
 
+mod asking;
 mod host;
 mod pulling;
