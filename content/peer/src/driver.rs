@@ -3,7 +3,7 @@
 use crate::{Inner, Outgoing, Rubbish, fetch::Event, lock};
 use maelstrom_content::LayerId;
 use maelstrom_gossip::NodeId;
-use maelstrom_pull::{Action, Message, Puller};
+use maelstrom_pull::{Action, Body, Message, Puller};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Instant,
@@ -96,13 +96,17 @@ impl Inner {
         if message.len() > MAX_MESSAGE_BYTES {
             return Err(Rubbish(format!("{} bytes are too many", message.len())));
         }
-        let (message, rest) = postcard::take_from_bytes::<Message<NodeId>>(message)
+        let (mut message, rest) = postcard::take_from_bytes::<Message<NodeId>>(message)
             .map_err(|error| Rubbish(error.to_string()))?;
         if !rest.is_empty() {
             return Err(Rubbish(format!("{} bytes follow its end", rest.len())));
         }
         if !self.members.contains(from) {
             return Ok(());
+        }
+        if let Body::Hello { peers, .. } = &mut message.body {
+            // Others are never reached, and would only be waited for.
+            peers.retain(|peer| self.members.contains(*peer));
         }
         let layer = LayerId::from_bytes(message.bundle.0);
         if !self.postpone(layer, from, &message) {

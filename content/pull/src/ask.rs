@@ -61,7 +61,8 @@ impl<N: Copy + Ord> Puller<N> {
             Asked::Waiting { again, .. } => *again,
             Asked::Fetching { slow_at, .. } => *slow_at,
         });
-        let look = (pulling && !swarm.links.is_empty()).then_some(swarm.look_at);
+        let look = pulling && !(swarm.links.is_empty() && swarm.told_stuck);
+        let look = look.then_some(swarm.look_at);
         links.chain(requests).chain(look).min()
     }
 

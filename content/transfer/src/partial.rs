@@ -23,7 +23,7 @@ use std::{
     io::{self, IoSlice},
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// Contents from this length on, in bytes, have a file of their own.
@@ -49,6 +49,9 @@ pub struct Partial {
     homes: Vec<Home>,
     trees: Arc<File>,
     pack: File,
+    /// Held while contents are written: the file system lets only one thread at a time write to
+    /// a file, and the others would spin.
+    writing: Mutex<()>,
 }
 
 impl Partial {
@@ -92,6 +95,7 @@ impl Partial {
             homes: homes.collect(),
             trees: Arc::new(create(&directory.join("trees"), plan.all_tree_bytes())?),
             pack: create(&directory.join("pack"), packed)?,
+            writing: Mutex::default(),
             plan,
             store: store.clone(),
             directory: directory.to_owned(),
@@ -344,6 +348,8 @@ impl<'a> Writer<'a> {
         let mut parts: Vec<IoSlice<'_>> =
             self.bytes.iter().map(|bytes| IoSlice::new(bytes)).collect();
         let mut rest = parts.as_mut_slice();
+        let writing = &self.partial.writing;
+        let _turn = writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut at = base + self.start;
         while !rest.is_empty() {
             let written = rustix::io::pwritev(file, rest, at)?;
