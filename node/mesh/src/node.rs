@@ -775,7 +775,6 @@ fn hear(shared: &Arc<Shared>, from: NodeId, channel: Channel, bytes: &[u8]) {
             }
             return;
         }
-        Channel::Results | Channel::Node => return,
     };
     let heard = shared.act(|state, now| state.cores.handle_message(now, from, protocol, bytes));
     if let Err(rubbish) = heard {

@@ -57,7 +57,7 @@ async fn round_trips(a: &Net, at_a: &mut Events, b: &Net, at_b: &mut Events) {
     let replies = async {
         for _ in 0..COUNT {
             receive(at_b).await;
-            b.send(to_a, Channel::Results, answer.clone());
+            b.send(to_a, Channel::Pull, answer.clone());
         }
     };
     let mut times = Vec::with_capacity(COUNT);

@@ -8,32 +8,21 @@ pub enum Channel {
     Gossip,
     /// Votes and claims of the coordinator's election.
     Election,
-    /// Jobs stolen, given back and cancelled.
+    /// Jobs stolen, given back and cancelled, and their outcomes.
     Dispatch,
     /// Who has which pieces of a layer.
     Pull,
-    /// Outcomes of jobs.
-    Results,
-    /// Everything else between nodes.
-    Node,
 }
 
 /// How many channels there are.
-pub(crate) const CHANNELS: usize = 6;
+pub(crate) const CHANNELS: usize = 4;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
 impl Channel {
     /// All channels.
-    pub const ALL: [Self; CHANNELS] = [
-        Self::Gossip,
-        Self::Election,
-        Self::Dispatch,
-        Self::Pull,
-        Self::Results,
-        Self::Node,
-    ];
+    pub const ALL: [Self; CHANNELS] = [Self::Gossip, Self::Election, Self::Dispatch, Self::Pull];
 
     /// The channel's short name.
     pub const fn name(self) -> &'static str {
@@ -42,8 +31,6 @@ impl Channel {
             Self::Election => "election",
             Self::Dispatch => "dispatch",
             Self::Pull => "pull",
-            Self::Results => "results",
-            Self::Node => "node",
         }
     }
 
@@ -54,8 +41,6 @@ impl Channel {
             Self::Election => "/maelstrom/election/1",
             Self::Dispatch => "/maelstrom/dispatch/1",
             Self::Pull => "/maelstrom/pull/1",
-            Self::Results => "/maelstrom/results/1",
-            Self::Node => "/maelstrom/node/1",
         }
     }
 
@@ -64,8 +49,8 @@ impl Channel {
         match self {
             Self::Gossip => 64 * KIB,
             Self::Election => 16 * KIB,
-            Self::Dispatch | Self::Results => 16 * MIB,
-            Self::Pull | Self::Node => MIB,
+            Self::Dispatch => 16 * MIB,
+            Self::Pull => MIB,
         }
     }
 
@@ -74,8 +59,8 @@ impl Channel {
         match self {
             Self::Gossip => 4 * MIB,
             Self::Election => 256 * KIB,
-            Self::Dispatch | Self::Results => 64 * MIB,
-            Self::Pull | Self::Node => 8 * MIB,
+            Self::Dispatch => 64 * MIB,
+            Self::Pull => 8 * MIB,
         }
     }
 

@@ -6,6 +6,7 @@ use std::future::{Ready, ready};
 use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
 
 use crate::Channel;
+use crate::channel::CHANNELS;
 
 /// What a stream carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,7 +44,7 @@ impl UpgradeInfo for AnyLane {
 
 type Lanes = std::iter::Chain<
     std::iter::Once<Lane>,
-    std::iter::Map<std::array::IntoIter<Channel, 6>, fn(Channel) -> Lane>,
+    std::iter::Map<std::array::IntoIter<Channel, CHANNELS>, fn(Channel) -> Lane>,
 >;
 
 impl<S> InboundUpgrade<S> for AnyLane {

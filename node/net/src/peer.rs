@@ -184,10 +184,10 @@ mod tests {
     fn what_is_taken_leaves_room() {
         let mut peer = Peer::new(0);
         for n in 0..10u8 {
-            assert!(peer.enqueue(Channel::Node, Bytes::from(vec![n; 100])));
+            assert!(peer.enqueue(Channel::Pull, Bytes::from(vec![n; 100])));
         }
         let mut taken = Vec::new();
-        let queue = &mut peer.queues[Channel::Node.index()];
+        let queue = &mut peer.queues[Channel::Pull.index()];
         queue.take(250, &mut taken);
         assert_eq!(taken.len(), 3);
         queue.take(1 << 20, &mut taken);

@@ -12,29 +12,29 @@ async fn messages_arrive_whole_and_in_order_on_each_channel() {
     }
     let (peer, _) = b.up().await;
     assert_eq!(peer, a.id());
-    let mut next = [0u32; 6];
-    for _ in 0..3000 {
+    let mut next = [0u32; 4];
+    for _ in 0..2000 {
         let (from, channel, bytes) = b.message().await;
         assert_eq!(from, a.id());
         assert_eq!(bytes, next[channel as usize].to_be_bytes()[..]);
         next[channel as usize] += 1;
     }
-    assert_eq!(next, [500; 6]);
+    assert_eq!(next, [500; 4]);
 }
 
 #[tokio::test]
 async fn answers_go_over_the_connection_that_the_question_came_by() {
     let (mut a, mut b) = pair().await;
-    a.send(&b, Channel::Node, "question");
+    a.send(&b, Channel::Pull, "question");
     let (from, _, _) = b.message().await;
     // Where the other node listens is not known here, and need not be.
-    b.net.send(from, Channel::Node, "answer".into());
-    assert_eq!(a.message().await, (b.id(), Channel::Node, "answer".into()));
+    b.net.send(from, Channel::Pull, "answer".into());
+    assert_eq!(a.message().await, (b.id(), Channel::Pull, "answer".into()));
     let stats = b.net.stats();
     assert_eq!(stats.peers.len(), 1);
     assert!(!stats.peers[0].connection.as_ref().unwrap().dialled);
-    let node = &stats.peers[0].channels[Channel::Node as usize];
-    assert_eq!((node.received, node.received_bytes), (1, 8));
+    let pull = &stats.peers[0].channels[Channel::Pull as usize];
+    assert_eq!((pull.received, pull.received_bytes), (1, 8));
 }
 
 #[tokio::test]
@@ -68,18 +68,18 @@ async fn queues_are_bounded_where_the_other_side_does_not_read() {
     let queue = || {
         let peers = a.net.stats().peers;
         let peer = peers.into_iter().find(|peer| peer.peer == b.id()).unwrap();
-        peer.channels[Channel::Node as usize].clone()
+        peer.channels[Channel::Pull as usize].clone()
     };
     eventually("some are dropped", || {
-        a.net.send(b.id(), Channel::Node, long.clone());
+        a.net.send(b.id(), Channel::Pull, long.clone());
         queue().sent > 0 && queue().dropped > 20
     })
     .await;
-    assert!(queue().queued_bytes <= Channel::Node.max_queue_bytes());
+    assert!(queue().queued_bytes <= Channel::Pull.max_queue_bytes());
     // What has left the queue is in the other side's inbox, or under way in bounded buffers.
     assert!(queue().sent < 60, "{}", queue().sent);
 
-    a.send(&c, Channel::Node, "to another");
+    a.send(&c, Channel::Pull, "to another");
     assert_eq!(c.message().await.2, "to another");
 
     for _ in 0..queue().queued as u64 + queue().sent {
@@ -97,8 +97,8 @@ async fn simultaneous_dials_end_in_one_connection() {
         a.knows(&b);
         b.knows(&a);
         for n in 0..100u8 {
-            a.send(&b, Channel::Node, vec![n]);
-            b.send(&a, Channel::Node, vec![n]);
+            a.send(&b, Channel::Pull, vec![n]);
+            b.send(&a, Channel::Pull, vec![n]);
         }
         for n in 0..100u8 {
             assert_eq!(a.message().await.2[..], [n]);
@@ -120,14 +120,14 @@ async fn a_node_that_restarts_with_its_key_is_the_same_peer() {
     let mut b = start_with(&mesh, key.clone(), quick()).await;
     let address = b.address();
     a.knows(&b);
-    a.send(&b, Channel::Node, "before");
+    a.send(&b, Channel::Pull, "before");
     b.message().await;
     let Node { net, .. } = b;
     net.shutdown().await;
     assert_eq!(a.down().await, key.id());
 
     // Nobody is there: what is sent is dropped, and counted.
-    a.net.send(key.id(), Channel::Node, "lost".into());
+    a.net.send(key.id(), Channel::Pull, "lost".into());
     eventually("the message is dropped", || {
         a.net.stats().peers[0].dropped == 1
     })
@@ -138,7 +138,7 @@ async fn a_node_that_restarts_with_its_key_is_the_same_peer() {
     b = Node { net, events };
     let mut sent = 0u32;
     let first = loop {
-        a.send(&b, Channel::Node, sent.to_be_bytes().to_vec());
+        a.send(&b, Channel::Pull, sent.to_be_bytes().to_vec());
         sent += 1;
         if let Some(NetEvent::Message { bytes, .. }) = b.events.try_recv() {
             break bytes;
@@ -158,17 +158,17 @@ async fn who_comes_back_replaces_the_old_connection() {
     let mut a = start(&mesh).await;
     let mut b = start_with(&mesh, key.clone(), Timing::default()).await;
     b.knows(&a);
-    b.send(&a, Channel::Node, "first life");
+    b.send(&a, Channel::Pull, "first life");
     a.message().await;
 
     // The first life goes on, cut off from nothing: as far as `a` can tell, its connection lives.
     let mut again = start_with(&mesh, key, Timing::default()).await;
     again.knows(&a);
-    again.send(&a, Channel::Node, "second life");
+    again.send(&a, Channel::Pull, "second life");
     assert_eq!(a.down().await, again.id());
     assert_eq!(a.up().await.0, again.id());
     assert_eq!(a.message().await.2, "second life");
-    a.send(&again, Channel::Node, "welcome back");
+    a.send(&again, Channel::Pull, "welcome back");
     assert_eq!(again.message().await.2, "welcome back");
     assert_eq!(b.down().await, a.id());
 }
@@ -225,7 +225,7 @@ async fn closing_an_idle_connection_loses_nothing() {
 #[tokio::test]
 async fn a_banned_peer_is_disconnected_and_refused() {
     let (mut a, mut b) = pair().await;
-    a.send(&b, Channel::Node, "hello");
+    a.send(&b, Channel::Pull, "hello");
     b.message().await;
     b.net
         .ban(a.id(), "it sent a vote for a node that doesn't exist");
@@ -240,9 +240,9 @@ async fn a_banned_peer_is_disconnected_and_refused() {
     let ban = &b.net.stats().bans[0];
     assert_eq!(ban.peer, a.id());
     // Neither side gets through.
-    a.send(&b, Channel::Node, "hello?");
+    a.send(&b, Channel::Pull, "hello?");
     b.knows(&a);
-    b.send(&a, Channel::Node, "hello");
+    b.send(&a, Channel::Pull, "hello");
     eventually("both are dropped", || {
         a.net.stats().peers[0].dropped == 1 && b.net.stats().peers[0].dropped == 1
     })
@@ -262,7 +262,7 @@ async fn what_is_queued_is_sent_before_a_shutdown() {
     let a = start_with(&mesh, NodeKey::generate(), timing).await;
     let mut b = start(&mesh).await;
     a.knows(&b);
-    a.send(&b, Channel::Node, "first");
+    a.send(&b, Channel::Pull, "first");
     b.message().await;
     for n in 0..50u32 {
         let mut message = vec![0; 100_000];
@@ -283,12 +283,12 @@ async fn what_is_queued_is_sent_before_a_shutdown() {
 #[tokio::test]
 async fn a_forgotten_peer_is_disconnected() {
     let (mut a, mut b) = pair().await;
-    a.send(&b, Channel::Node, "hello");
+    a.send(&b, Channel::Pull, "hello");
     b.message().await;
     assert_eq!(a.up().await.0, b.id());
     a.net.forget(b.id());
     assert_eq!(a.down().await, b.id());
-    a.send(&b, Channel::Node, "hello");
+    a.send(&b, Channel::Pull, "hello");
     eventually("nothing is known of it", || {
         a.net.stats().known == 0 && a.net.stats().peers.is_empty()
     })

@@ -108,7 +108,7 @@ async fn unfinished_handshakes_are_bounded_in_number_and_time() {
 
     let b = start(&mesh).await;
     b.knows(&a);
-    b.send(&a, Channel::Node, "hello");
+    b.send(&a, Channel::Pull, "hello");
     assert_eq!(a.message().await.2, "hello");
 }
 
@@ -140,7 +140,7 @@ async fn a_recorded_handshake_is_worth_nothing() {
     });
     let b = start(&mesh).await;
     b.net.learn(a.id(), &[at]);
-    b.send(&a, Channel::Node, "secret plans");
+    b.send(&a, Channel::Pull, "secret plans");
     assert_eq!(a.message().await.2, "secret plans");
     b.net.shutdown().await;
     let recorded = recording.await.unwrap();
