@@ -24,6 +24,7 @@ use std::{
     fs::File,
     io::{self, IsTerminal as _, Read},
 };
+use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 fn main() {
     // Before anything that could start a thread.
@@ -40,10 +41,10 @@ fn main() {
 }
 
 fn run(launcher: Launcher, options: Options) -> Result<Ending> {
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::level_filters::LevelFilter::from(options.log_level))
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
-        .init();
+        .with_filter(options.log_level.filter());
+    tracing_subscriber::registry().with(log).init();
     if options.mode == Mode::Check {
         return check::run(&launcher);
     }

@@ -13,6 +13,7 @@ use std::{
 };
 use toml::de::DeValue;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 
 /// Declares an enumeration whose values are words.
 macro_rules! choices {
@@ -63,6 +64,22 @@ impl From<LogLevel> for LevelFilter {
             LogLevel::Info => LevelFilter::INFO,
             LogLevel::Debug => LevelFilter::DEBUG,
         }
+    }
+}
+
+impl LogLevel {
+    /// Shows our own messages of this severity and above, and of what the libraries that we use
+    /// say only warnings and errors, unless everything is asked for.
+    pub fn filter(self) -> Targets {
+        let own = LevelFilter::from(self);
+        let others = match self {
+            LogLevel::Debug => LevelFilter::DEBUG,
+            LogLevel::Info | LogLevel::Warning => LevelFilter::WARN,
+            LogLevel::Error => LevelFilter::ERROR,
+        };
+        Targets::new()
+            .with_default(others)
+            .with_targets(["maelstrom", "cargo_maelstrom"].map(|ours| (ours, own)))
     }
 }
 

@@ -23,7 +23,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// The file of image digests, which a run may write.
 const LOCK_FILE: &str = "maelstrom-container-tags.lock";
@@ -155,11 +155,11 @@ fn try_run<F: Framework>(
     let (ui, sender) = Ui::start(settings.ui, settings.mode.is_list())?;
     let log_sender = sender.clone();
     // A second run in one process keeps the first one's.
-    let _ = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::from(settings.log_level))
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(move || log_sender.log_writer())
         .with_ansi(sender.has_color())
-        .try_init();
+        .with_filter(settings.log_level.filter());
+    let _ = tracing_subscriber::registry().with(log).try_init();
     let runner = Runner {
         framework: Arc::new(framework),
         settings: Arc::new(settings),
