@@ -117,7 +117,8 @@ impl Slots {
         self.0 as usize
     }
 
-    fn default_text(_environment: &super::Environment) -> OsString {
+    /// How many processors this machine has, as a default.
+    pub fn default_text(_environment: &super::Environment) -> OsString {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         processors.clamp(1, 1000).to_string().into()
     }
