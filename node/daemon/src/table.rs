@@ -226,7 +226,7 @@ fn printable(text: &str) -> String {
 }
 
 fn line(text: &mut String, words: std::fmt::Arguments<'_>) {
-    let _ = writeln!(text, "{words}");
+    let _ = writeln!(text, "{}", printable(&words.to_string()));
 }
 
 fn more(text: &mut String, all: usize) {
