@@ -217,7 +217,14 @@ impl Inner {
 
     /// A layer turns out not to be there any more.
     pub(crate) fn lose(self: &Arc<Self>, layer: LayerId) {
-        lock(&self.library.shelves).remove(&layer);
+        {
+            let mut shelves = lock(&self.library.shelves);
+            if shelves.get(&layer).is_some_and(|standing| standing.pulling) {
+                // Its pull finds out by itself what is wrong.
+                return;
+            }
+            shelves.remove(&layer);
+        }
         self.with_puller(|puller, _| puller.forget(BundleId(*layer.as_bytes())));
         if !self.store.contains(layer) {
             self.library.withdraw(layer);
