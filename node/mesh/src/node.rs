@@ -21,7 +21,7 @@ use maelstrom_node::{Handler, Job, JobEvent, JobId, JobService, Node};
 use maelstrom_runtime::Launcher;
 use maelstrom_spec::{JobError, JobOutcome};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt::{self, Write as _},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -40,6 +40,10 @@ const TIDY_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the timer sleeps where nothing is due.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// How long after the end of a connection another node is given up on, where the two have jobs of
+/// each other. They speak every second then, so the connection does not end for want of use.
+const LOST_AFTER: Duration = Duration::from_millis(700);
 
 /// How long a node that stops gives its last messages to be sent.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -86,6 +90,8 @@ pub(crate) struct State {
     timer_at: Option<Instant>,
     /// Jobs of others that ran here, ever.
     pub(crate) lent_jobs: u64,
+    /// Nodes that there is a connection with.
+    connected: HashSet<NodeId>,
     /// Whether there was ever another member.
     met: bool,
     stopping: bool,
@@ -366,6 +372,7 @@ async fn start(
             term: remembered.term,
             timer_at: None,
             lent_jobs: 0,
+            connected: HashSet::new(),
             met: false,
             stopping: false,
         }),
@@ -432,7 +439,7 @@ impl Shared {
                     self.member_told(state, node);
                 }
                 Event::Down(node) => {
-                    tracing::info!(node = %node, "a member is gone");
+                    tracing::debug!(node = %node, "a member is gone");
                     self.layers.member_down(node);
                 }
                 Event::Term(term) => state.term = state.term.max(term),
@@ -758,10 +765,29 @@ async fn hear_net(shared: Arc<Shared>, mut events: Events) {
             NetEvent::Listening(address) => tracing::debug!(%address, "listening"),
             NetEvent::PeerUp { peer, address } => {
                 tracing::debug!(node = %peer, %address, "connected");
+                shared.lock().connected.insert(peer);
             }
-            NetEvent::PeerDown { peer } => tracing::debug!(node = %peer, "disconnected"),
+            NetEvent::PeerDown { peer } => {
+                tracing::debug!(node = %peer, "disconnected");
+                shared.lock().connected.remove(&peer);
+                tokio::spawn(notice_loss(shared.clone(), peer));
+            }
         }
     }
+}
+
+/// Gives up on the jobs that this node and another have of each other, unless their connection is
+/// soon there again: a process that was killed does not come back, and it would take membership
+/// and leases many seconds to be sure. Where this is wrong, jobs run twice and are reported once.
+async fn notice_loss(shared: Arc<Shared>, peer: NodeId) {
+    tokio::time::sleep(LOST_AFTER).await;
+    shared.act(|state, now| {
+        if !state.connected.contains(&peer) {
+            state.cores.dispatch(now, |dispatcher, view| {
+                dispatcher.peer_lost(now, view, dispatch_id(peer));
+            });
+        }
+    });
 }
 
 fn hear(shared: &Arc<Shared>, from: NodeId, channel: Channel, bytes: &[u8]) {

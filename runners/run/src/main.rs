@@ -15,7 +15,10 @@ mod tty;
 
 use anyhow::{Context as _, Result, bail};
 use input::Inputs;
-use maelstrom_runner::client::{Client, ClientConfig};
+use maelstrom_runner::{
+    client::{Client, ClientConfig},
+    runner::watch_signals,
+};
 use maelstrom_runtime::Launcher;
 use options::{Mode, Options};
 use report::Ending;
@@ -38,6 +41,23 @@ fn main() {
             Ending::Code(1)
         });
     end::end(ending)
+}
+
+/// Tells the other nodes before a signal ends the process, so that they stop at once what they run
+/// for it.
+fn leave_at_signal(client: &Client) -> Result<()> {
+    let signals = watch_signals().context("watching for signals")?;
+    let client = client.clone();
+    std::thread::Builder::new()
+        .name("leaving".into())
+        .spawn(move || {
+            if let Ok(signal) = signals.recv() {
+                client.shutdown();
+                end::die_by(signal);
+            }
+        })
+        .context("watching for signals")?;
+    Ok(())
 }
 
 fn run(launcher: Launcher, options: Options) -> Result<Ending> {
@@ -66,6 +86,7 @@ fn run(launcher: Launcher, options: Options) -> Result<Ending> {
     let mut inputs = Inputs::new(name, source).with_command_line(options.command_line);
 
     let project_dir = env::current_dir().context("finding the current directory")?;
+    let in_mesh = options.mesh.is_some();
     let client = Client::start(
         launcher,
         ClientConfig {
@@ -78,6 +99,9 @@ fn run(launcher: Launcher, options: Options) -> Result<Ending> {
             mesh: options.mesh,
         },
     )?;
+    if in_mesh && options.mode != Mode::Tty {
+        leave_at_signal(&client)?;
+    }
     let result = match options.mode {
         Mode::Batch => batch::run(&client, project_dir, inputs).map(Ending::Code),
         Mode::One => {
