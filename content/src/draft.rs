@@ -60,6 +60,8 @@ pub(crate) struct Directory {
     pub(crate) mode: u32,
     pub(crate) modified: Timestamp,
     pub(crate) opaque: bool,
+    /// Whether it is there only because something stands in it.
+    implied: bool,
     children: BTreeMap<Box<[u8]>, Node>,
 }
 
@@ -69,10 +71,27 @@ impl Directory {
             mode,
             modified,
             opaque: false,
+            implied: false,
             children: BTreeMap::new(),
         }
     }
+
+    fn implied() -> Directory {
+        Directory {
+            implied: true,
+            ..Directory::new(PARENT_MODE, Timestamp::NORMAL)
+        }
+    }
 }
+
+/// A path without links, components from the root.
+pub(crate) type ResolvedPath = [Box<[u8]>];
+
+/// Tells the mode and the modification time that a directory has below.
+pub(crate) type AttributesBelow<'a> = &'a mut dyn FnMut(&ResolvedPath) -> Option<(u32, Timestamp)>;
+
+/// Tells what the link at a path of the layers below says. See [`Draft::put_above`].
+pub(crate) type LinkBelow<'a> = &'a mut dyn FnMut(&ResolvedPath) -> Option<Box<[u8]>>;
 
 /// A layer while it is put together.
 #[derive(Clone, Debug)]
@@ -91,6 +110,18 @@ impl Draft {
     /// where a directory stands changes only its attributes. What is put at the root itself is
     /// dropped if it is a directory and refused otherwise.
     pub(crate) fn put(&mut self, destination: &[u8], node: Node) -> Result<(), String> {
+        self.put_above(destination, node, &mut |_| None)
+    }
+
+    /// As [`Draft::put`], on top of layers in which parents may be links too: `link_below` tells
+    /// what the link at a resolved path says, components from the root, and is asked only about
+    /// paths of which this draft has nothing.
+    pub(crate) fn put_above(
+        &mut self,
+        destination: &[u8],
+        node: Node,
+        link_below: LinkBelow<'_>,
+    ) -> Result<(), String> {
         let components = path::components(destination);
         let Some((name, parents)) = components.split_last() else {
             return match node {
@@ -98,7 +129,7 @@ impl Draft {
                 _ => Err("it is the root directory".into()),
             };
         };
-        let mut parents = self.resolve(parents)?;
+        let mut parents = self.resolve(parents, link_below)?;
         parents.push((*name).into());
         path::check(&parents.join(b"/".as_slice())).map_err(|problem| problem.to_string())?;
         parents.pop();
@@ -109,6 +140,7 @@ impl Draft {
                 old.mode = new.mode;
                 old.modified = new.modified;
                 old.opaque |= new.opaque;
+                old.implied = false;
             }
             (Some(old), node) => *old = node,
             (None, node) => {
@@ -149,12 +181,88 @@ impl Draft {
         Ok(())
     }
 
+    /// The node at a path that is taken literally, components from the root.
+    pub(crate) fn at(&self, path: &[Box<[u8]>]) -> Option<&Node> {
+        let (name, parents) = path.split_last()?;
+        self.lookup(parents)?.children.get(name)
+    }
+
+    /// Hides what the layers below have at a path (components from the root), but not what this
+    /// draft has there.
+    pub(crate) fn hide_below(&mut self, path: &[Box<[u8]>]) {
+        let Some((name, parents)) = path.split_last() else {
+            return;
+        };
+        match self
+            .directory(parents)
+            .children
+            .entry(name.clone())
+            .or_insert(Node::Whiteout)
+        {
+            Node::Directory(directory) => directory.opaque = true,
+            // A file or a link hides all of it anyway.
+            Node::File(_) | Node::Symlink { .. } | Node::Whiteout => {}
+        }
+    }
+
+    /// Hides what the layers below have in a directory (components from the root; never none).
+    pub(crate) fn hide_in_below(&mut self, path: &[Box<[u8]>]) {
+        self.directory(path).opaque = true;
+    }
+
+    /// The names at the root.
+    pub(crate) fn top_names(&self) -> impl Iterator<Item = &[u8]> {
+        self.root.children.keys().map(|name| &**name)
+    }
+
+    /// Where a destination is after its parents' links are followed, components from the root.
+    pub(crate) fn resolve_above(
+        &self,
+        destination: &[u8],
+        link_below: LinkBelow<'_>,
+    ) -> Result<Vec<Box<[u8]>>, String> {
+        let components = path::components(destination);
+        let Some((name, parents)) = components.split_last() else {
+            return Ok(Vec::new());
+        };
+        let mut resolved = self.resolve(parents, link_below)?;
+        resolved.push((*name).into());
+        path::check(&resolved.join(b"/".as_slice())).map_err(|problem| problem.to_string())?;
+        Ok(resolved)
+    }
+
+    /// Lets each directory that nobody asked for look as `attributes` says, if it knows its path
+    /// (components from the root): its mode and modification time.
+    pub(crate) fn dress_implied(&mut self, attributes: AttributesBelow<'_>) {
+        fn dress(
+            directory: &mut Directory,
+            path: &mut Vec<Box<[u8]>>,
+            attributes: AttributesBelow<'_>,
+        ) {
+            for (name, node) in &mut directory.children {
+                let Node::Directory(child) = node else {
+                    continue;
+                };
+                path.push(name.clone());
+                if child.implied
+                    && let Some((mode, modified)) = attributes(path)
+                {
+                    child.mode = mode;
+                    child.modified = modified;
+                }
+                dress(child, path, attributes);
+                path.pop();
+            }
+        }
+        dress(&mut self.root, &mut Vec::new(), attributes);
+    }
+
     /// The node at `destination`, parents' links followed; for a tar file's hard links.
     pub(crate) fn get(&self, destination: &[u8]) -> Option<&Node> {
         let components = path::components(destination);
         let (name, parents) = components.split_last()?;
         let mut directory = &self.root;
-        for parent in self.resolve(parents).ok()? {
+        for parent in self.resolve(parents, &mut |_| None).ok()? {
             match directory.children.get(&parent)? {
                 Node::Directory(child) => directory = child,
                 _ => return None,
@@ -164,7 +272,11 @@ impl Draft {
     }
 
     /// The path of a parent directory after following the links that stand in it.
-    fn resolve(&self, parents: &[&[u8]]) -> Result<Vec<Box<[u8]>>, String> {
+    fn resolve(
+        &self,
+        parents: &[&[u8]],
+        link_below: LinkBelow<'_>,
+    ) -> Result<Vec<Box<[u8]>>, String> {
         let mut resolved: Vec<Box<[u8]>> = Vec::with_capacity(parents.len() + 1);
         // What is still ahead, the next component last.
         let mut ahead: Vec<Box<[u8]>> = parents.iter().rev().map(|name| (*name).into()).collect();
@@ -178,15 +290,19 @@ impl Draft {
                 }
                 _ => {}
             }
-            let target =
-                self.lookup(&resolved)
-                    .and_then(|directory| match directory.children.get(&name) {
-                        Some(Node::Symlink { target, .. }) => Some(target),
-                        _ => None,
-                    });
+            let here = self
+                .lookup(&resolved)
+                .and_then(|directory| directory.children.get(&name));
+            resolved.push(name);
+            let target = match here {
+                Some(Node::Symlink { target, .. }) => Some(target.clone()),
+                Some(_) => None,
+                None => link_below(&resolved),
+            };
             match target {
-                None => resolved.push(name),
+                None => {}
                 Some(target) => {
+                    resolved.pop();
                     links += 1;
                     if links > MAX_LINKS {
                         return Err("its parents lead through too many symbolic links".into());
@@ -224,10 +340,10 @@ impl Draft {
                 .entry(name.clone())
                 .and_modify(|node| {
                     if !matches!(node, Node::Directory(_)) {
-                        *node = Node::Directory(Directory::new(PARENT_MODE, Timestamp::NORMAL));
+                        *node = Node::Directory(Directory::implied());
                     }
                 })
-                .or_insert_with(|| Node::Directory(Directory::new(PARENT_MODE, Timestamp::NORMAL)));
+                .or_insert_with(|| Node::Directory(Directory::implied()));
             let Node::Directory(child) = node else {
                 unreachable!("anything else was just replaced")
             };

@@ -2,6 +2,7 @@
 
 mod elf;
 mod glob;
+mod image;
 mod libraries;
 mod paths;
 mod prefix;

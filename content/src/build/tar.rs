@@ -4,6 +4,9 @@
 //! that the file tells; owners are left out. Leading slashes are dropped; paths that lead out
 //! of the root are refused. Hard links become files of their own with the same contents. A
 //! device becomes an empty file, which a device can be mounted on.
+//!
+//! The tar files of container images' layers have rules of their own, in `image`, but share how
+//! an entry is read.
 
 use super::{BuildContext, read_memo};
 use crate::{
@@ -29,7 +32,7 @@ const MEMO_VERSION: &[u8] = b"tar layer 1";
 const MAX_SPARSE_BYTES: u64 = 64 << 30;
 
 /// How many entries a tar file may have.
-const MAX_ENTRIES: usize = 4 << 20;
+pub(super) const MAX_ENTRIES: usize = 4 << 20;
 
 pub(super) fn build(
     store: &Store,
@@ -137,7 +140,7 @@ fn extract(store: &Store, path: &Path, mut file: File) -> Result<LayerId, LayerE
     Ok(id)
 }
 
-fn message(error: &io::Error, index: usize) -> String {
+pub(super) fn message(error: &io::Error, index: usize) -> String {
     let kind = if index == 0 {
         "is no tar file"
     } else {
@@ -150,8 +153,11 @@ fn message(error: &io::Error, index: usize) -> String {
     format!("{kind}: {more}")
 }
 
-enum Failure {
+/// Why an entry cannot be taken.
+pub(super) enum Failure {
+    /// It is itself at fault.
     Entry(String),
+    /// Something else is.
     Layer(LayerError),
 }
 
@@ -172,8 +178,47 @@ fn add<R: Read>(
     tar: &Path,
     draft: &mut Draft,
     name: &[u8],
-    mut entry: tar::Entry<'_, R>,
+    entry: tar::Entry<'_, R>,
 ) -> Result<(), Failure> {
+    let node = match read_entry(store, tar, name, entry)? {
+        Content::Node(node) => node,
+        Content::HardLink(target) => hard_link(&target, draft.get(&target))?,
+        Content::Fifo => return Err("is a named pipe, which a layer cannot hold".into()),
+        Content::Nothing => return Ok(()),
+    };
+    Ok(draft.put(name, node)?)
+}
+
+/// What an entry of a tar file is.
+pub(super) enum Content {
+    Node(Node),
+    /// Another name of what stands at this path, which does not lead out of the root.
+    HardLink(Vec<u8>),
+    Fifo,
+    /// Something that only tells about other entries.
+    Nothing,
+}
+
+/// What a hard link to `target` becomes, with what was found there.
+pub(super) fn hard_link(target: &[u8], found: Option<&Node>) -> Result<Node, Failure> {
+    match found {
+        Some(Node::Directory(_)) => Err("is a hard link to a directory".into()),
+        Some(node) => Ok(node.clone()),
+        None => Err(format!(
+            "is a hard link to `{}`, which does not stand before it",
+            path::display(target)
+        )
+        .into()),
+    }
+}
+
+/// Reads an entry. The contents of files go to the store.
+pub(super) fn read_entry<R: Read>(
+    store: &Store,
+    tar: &Path,
+    name: &[u8],
+    mut entry: tar::Entry<'_, R>,
+) -> Result<Content, Failure> {
     refuse_foreign_sparse(&mut entry)?;
     if name.contains(&0) {
         return Err("its name has a zero byte".into());
@@ -195,7 +240,7 @@ fn add<R: Read>(
         .map_err(|error| format!("has a malformed mode: {error}"))?
         & 0o7777;
     let kind = header.entry_type();
-    let node = match kind {
+    Ok(Content::Node(match kind {
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
             // Very old tar files tell directories by the slash.
             if name.ends_with(b"/") {
@@ -223,28 +268,18 @@ fn add<R: Read>(
                 .link_name_bytes()
                 .filter(|target| !leads_out(target))
                 .ok_or("is a hard link out of the root directory")?;
-            match draft.get(&target) {
-                Some(Node::Directory(_)) => return Err("is a hard link to a directory".into()),
-                Some(node) => node.clone(),
-                None => {
-                    return Err(format!(
-                        "is a hard link to `{}`, which does not stand before it",
-                        path::display(&target)
-                    )
-                    .into());
-                }
-            }
+            return Ok(Content::HardLink(target.into_owned()));
         }
         EntryType::Char | EntryType::Block => Node::File(FileSource::Bytes {
             bytes: [].into(),
             mode: 0o444,
             modified,
         }),
-        EntryType::Fifo => return Err("is a named pipe, which a layer cannot hold".into()),
+        EntryType::Fifo => return Ok(Content::Fifo),
         EntryType::XGlobalHeader
         | EntryType::XHeader
         | EntryType::GNULongName
-        | EntryType::GNULongLink => return Ok(()),
+        | EntryType::GNULongLink => return Ok(Content::Nothing),
         other => {
             return Err(format!(
                 "is of type {:?}, which is not known here",
@@ -252,12 +287,11 @@ fn add<R: Read>(
             )
             .into());
         }
-    };
-    Ok(draft.put(name, node)?)
+    }))
 }
 
 /// Whether a path has more `..` than directories before them.
-fn leads_out(path: &[u8]) -> bool {
+pub(super) fn leads_out(path: &[u8]) -> bool {
     let mut depth = 0i64;
     path.split(|byte| *byte == b'/').any(|name| {
         match name {

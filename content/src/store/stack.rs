@@ -142,6 +142,18 @@ impl Store {
             .iter()
             .map(|id| self.pin(*id))
             .collect::<Result<Vec<_>, _>>()?;
+        let merged = self.merge(layers)?;
+        let id = self.finish_stored(merged).map_err(|error| match error {
+            LayerError::Store(error) => error,
+            other => self.inner.damaged(layers[0], other.to_string()),
+        })?;
+        let tree = self.tree(id)?;
+        self.release(id);
+        Ok(tree)
+    }
+
+    /// What these layers look like stacked, the lowest first. They must be pinned.
+    pub(crate) fn merge(&self, layers: &[LayerId]) -> Result<Draft, StoreError> {
         let mut merged = Draft::new();
         for id in layers {
             let manifest = self.manifest(*id)?;
@@ -177,12 +189,6 @@ impl Store {
                 result.map_err(|what| self.inner.damaged(*id, what))?;
             }
         }
-        let id = self.finish_stored(merged).map_err(|error| match error {
-            LayerError::Store(error) => error,
-            other => self.inner.damaged(layers[0], other.to_string()),
-        })?;
-        let tree = self.tree(id)?;
-        self.release(id);
-        Ok(tree)
+        Ok(merged)
     }
 }

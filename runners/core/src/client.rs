@@ -2,6 +2,7 @@
 
 use crate::{
     command_layer,
+    images::{ClientImages, ImageConfig, PreparedImage},
     mesh::{self, MeshChoice},
 };
 use maelstrom_content::{BuildContext, LayerId, Store, StoreOptions};
@@ -13,7 +14,7 @@ use maelstrom_spec::{
     evaluate_environment,
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{
@@ -40,6 +41,8 @@ pub struct ClientConfig {
     pub library_path: Vec<PathBuf>,
     /// Which mesh to use besides this machine; `None`: none.
     pub mesh: Option<MeshChoice>,
+    /// How container images are found and kept.
+    pub images: ImageConfig,
 }
 
 /// Why a client could not start.
@@ -67,6 +70,7 @@ struct Inner {
     node: Arc<dyn JobService>,
     context: BuildContext,
     containers: Mutex<HashMap<String, Arc<ContainerSpec>>>,
+    images: ClientImages,
     layers: Mutex<HashMap<LayerSpec, Arc<Layer>>>,
     commands: Mutex<HashMap<blake3::Hash, Arc<Mutex<()>>>>,
     unnumbered_jobs: AtomicU64,
@@ -173,6 +177,7 @@ impl Client {
                 .unwrap_or_default(),
         };
         Ok(Self(Arc::new(Inner {
+            images: ClientImages::new(&config.images, &config.project_dir),
             config,
             store,
             node,
@@ -214,14 +219,13 @@ impl Client {
         let remote = |error: &dyn std::fmt::Display| JobError::Remote(error.to_string());
         let collapsed = collapse(spec, |name| lock(&self.0.containers).get(name).cloned())
             .map_err(|error| remote(&error))?;
-        if let Some(image) = &collapsed.image {
-            return Err(JobError::Remote(format!(
-                "container image {}: this version cannot use container images yet",
-                image.name
-            )));
-        }
-        check_container(&collapsed, collapsed.layers.len()).map_err(|error| remote(&error))?;
-        let environment = evaluate_environment(BTreeMap::new(), &collapsed.environment, |name| {
+        let image = match &collapsed.image {
+            Some(image) => self.0.images.prepare(image, &self.0.store)?,
+            None => PreparedImage::default(),
+        };
+        check_container(&collapsed, image.layers.len() + collapsed.layers.len())
+            .map_err(|error| remote(&error))?;
+        let environment = evaluate_environment(image.environment, &collapsed.environment, |name| {
             std::env::var_os(name)
         })
         .map_err(|error| remote(&error))?;
@@ -231,10 +235,11 @@ impl Client {
             _ => Privileges::None,
         };
         let mut container = Container {
-            layers: Vec::with_capacity(collapsed.layers.len()),
+            layers: Vec::with_capacity(image.layers.len() + collapsed.layers.len()),
             environment: environment.into_iter().collect(),
             working_directory: collapsed
                 .working_directory
+                .or(image.working_directory)
                 .unwrap_or_else(|| PathBuf::from("/")),
             root: if collapsed.enable_writable_file_system {
                 Root::Discard
@@ -252,6 +257,14 @@ impl Client {
             privileges,
             leads_session: manner == Manner::AsConfigured,
         };
+        let push = |container: &mut Container, id| {
+            // What a layer holds counts where it lies topmost, and an overlay takes it only once.
+            container.layers.retain(|below| *below != id);
+            container.layers.push(id);
+        };
+        for id in image.layers {
+            push(&mut container, id);
+        }
         for layer in &collapsed.layers {
             let id = match layer {
                 LayerSpec::Command { program, arguments } => {
@@ -259,11 +272,26 @@ impl Client {
                 }
                 other => self.layer(other)?,
             };
-            // What a layer holds counts where it lies topmost, and an overlay takes it only once.
-            container.layers.retain(|below| *below != id);
-            container.layers.push(id);
+            push(&mut container, id);
         }
         Ok(Arc::new(container))
+    }
+
+    /// Runs a command in a container whose root file system it may write to, and makes a layer of
+    /// what it changes there. The layer is remembered: the same command in the same container
+    /// runs once in a cache.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::prepare`], and if the command does not succeed.
+    pub fn command_layer(
+        &self,
+        container: &ContainerSpec,
+        program: &str,
+        arguments: &[String],
+    ) -> Result<LayerId, JobError> {
+        let container = self.prepare(container, Manner::AsConfigured)?;
+        command_layer::build(self, program, arguments, &container)
     }
 
     /// Makes the container of a job, including what only jobs can ask for.

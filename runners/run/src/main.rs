@@ -17,6 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use input::Inputs;
 use maelstrom_runner::{
     client::{Client, ClientConfig},
+    images::ImageConfig,
     runner::watch_signals,
 };
 use maelstrom_runtime::Launcher;
@@ -97,6 +98,8 @@ fn run(launcher: Launcher, options: Options) -> Result<Ending> {
             slots: options.slots,
             library_path: Vec::new(),
             mesh: options.mesh,
+            images: ImageConfig::new(options.image_depot_root)
+                .accept_invalid_tls_certs(options.accept_invalid_tls_certs),
         },
     )?;
     if in_mesh && options.mode != Mode::Tty {

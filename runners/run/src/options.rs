@@ -51,6 +51,8 @@ pub(crate) struct Options {
     pub(crate) inline_limit_bytes: u64,
     pub(crate) slots: usize,
     pub(crate) escape_char: EscapeChar,
+    pub(crate) image_depot_root: PathBuf,
+    pub(crate) accept_invalid_tls_certs: bool,
 }
 
 impl Options {
@@ -126,6 +128,8 @@ impl From<Loaded<Values>> for Options {
             inline_limit_bytes: client.inline_limit.0,
             slots: client.slots.count(),
             escape_char: run.escape_char,
+            image_depot_root: client.container_image_depot_root,
+            accept_invalid_tls_certs: client.accept_invalid_remote_container_tls_certs,
         }
     }
 }

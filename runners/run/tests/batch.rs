@@ -61,8 +61,8 @@ fn every_way_to_end_badly() {
             "remote error: unknown container \"bass\"\n",
         ),
         (
-            r#"{"image": "docker://alpine", "program": "x"}"#.to_owned(),
-            "remote error: container image docker://alpine: ",
+            r#"{"image": "oci:no-such-directory", "program": "x"}"#.to_owned(),
+            "remote error: container image oci:no-such-directory: cannot read ",
         ),
         (
             shell(

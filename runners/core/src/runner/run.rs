@@ -9,6 +9,7 @@ use crate::{
     client::ClientConfig,
     config::{ClientValues, LogLevel, TestRunnerValues, UiStyle},
     filter::Selection,
+    images::ImageConfig,
     listing::{self, TestListing},
     mesh::MeshChoice,
     ui::{Ui, UiSender},
@@ -140,6 +141,7 @@ fn try_run<F: Framework>(
     }
     let signals = watch_signals().context("watching for signals")?;
     let places = framework.places();
+    let (ui, sender) = Ui::start(settings.ui, settings.mode.is_list())?;
     let client = LazyClient::new(
         launcher,
         ClientConfig {
@@ -150,9 +152,11 @@ fn try_run<F: Framework>(
             slots: settings.client.slots.count(),
             library_path: Vec::new(),
             mesh: MeshChoice::new(&settings.client),
+            images: ImageConfig::new(&settings.client.container_image_depot_root)
+                .accept_invalid_tls_certs(settings.client.accept_invalid_remote_container_tls_certs)
+                .progress(Arc::new(sender.clone())),
         },
     );
-    let (ui, sender) = Ui::start(settings.ui, settings.mode.is_list())?;
     let log_sender = sender.clone();
     // A second run in one process keeps the first one's.
     let log = tracing_subscriber::fmt::layer()
