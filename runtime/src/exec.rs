@@ -14,7 +14,9 @@ use rustix::{
     process::Pid,
 };
 use std::{
+    cell::UnsafeCell,
     ffi::{CString, c_char, c_int, c_void},
+    mem::MaybeUninit,
     path::Path,
     ptr,
 };
@@ -54,8 +56,14 @@ pub(crate) struct Started {
     pub(crate) traced: Option<Traced>,
 }
 
-/// In units of 16 bytes, which stacks are aligned to.
-const STACK_SIZE: usize = 4096;
+/// The stack of a new process until it is the program. It takes no memory before it is used, nor
+/// time to allocate.
+struct Stack(UnsafeCell<[MaybeUninit<u128>; 4096]>);
+
+// SAFETY: only `spawn` uses it, in a process with a single thread.
+unsafe impl Sync for Stack {}
+
+static STACK: Stack = Stack(UnsafeCell::new([MaybeUninit::uninit(); 4096]));
 
 /// Starts the program. The working directory and everything else around it is in place.
 pub(crate) fn spawn(job: &ContainerJob, around: &Surroundings<'_>) -> Result<Started, Blame> {
@@ -64,13 +72,12 @@ pub(crate) fn spawn(job: &ContainerJob, around: &Surroundings<'_>) -> Result<Sta
     if job.trace_missing {
         return spawn_watched(job, plan);
     }
-    let mut stack = Vec::<u128>::with_capacity(STACK_SIZE);
-    // SAFETY: the child runs on a stack of its own, in memory that outlives it, while this
-    // thread is suspended; `child` keeps to calls that are safe there.
+    // SAFETY: the child runs on a stack of its own, which nobody else uses, while this thread is
+    // suspended; `child` keeps to calls that are safe there.
     let pid = unsafe {
         libc::clone(
             child,
-            stack.spare_capacity_mut().as_mut_ptr_range().end.cast(),
+            (*STACK.0.get()).as_mut_ptr_range().end.cast(),
             libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
             (&raw mut plan).cast(),
         )

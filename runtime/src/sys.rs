@@ -149,25 +149,26 @@ pub(crate) fn c_string(what: &str, text: impl Into<Vec<u8>>) -> Result<CString, 
     })
 }
 
-/// Writes a file that takes its content in one write.
-pub(crate) fn write_file(path: &str, content: &str) -> Result<(), Errno> {
-    let file = rustix::fs::open(
-        path,
-        rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )?;
-    rustix::io::write(&file, content.as_bytes()).map(|_| ())
-}
-
 /// Maps one user and one group of a fresh user namespace of this process onto its own ids.
 pub(crate) fn map_ids(inside: (u32, u32), outside: (u32, u32)) -> Result<(), Failure> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    // Looked up once: the kernel makes every name below it anew for each process.
+    let this = openat(
+        CWD,
+        "/proc/self",
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .doing(|| "opening /proc/self".to_owned())?;
     let write = |name: &str, content: String| {
-        let path = format!("/proc/self/{name}");
-        write_file(&path, &content).doing(|| format!("writing \"{content}\" to {path}"))
+        openat(&this, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            .and_then(|file| rustix::io::write(&file, content.as_bytes()))
+            .doing(|| format!("writing \"{content}\" to /proc/self/{name}"))
     };
     write("setgroups", "deny".to_owned())?;
     write("uid_map", format!("{} {} 1", inside.0, outside.0))?;
-    write("gid_map", format!("{} {} 1", inside.1, outside.1))
+    write("gid_map", format!("{} {} 1", inside.1, outside.1))?;
+    Ok(())
 }
 
 /// Asks the scheduler to run this process soon after it wakes, so that it can end a job however

@@ -301,11 +301,12 @@ impl Capture {
 
     /// Takes what is there now.
     pub(crate) fn drain(&mut self) -> io::Result<()> {
-        // Not all in use for most jobs, so not worth clearing each time.
-        let mut buffer = [MaybeUninit::uninit(); 65536];
+        // Small, since every page of this process that is written to is copied once a job: it
+        // forks that often.
+        let mut buffer = [MaybeUninit::uninit(); 4096];
         // A pipe holds less than this many buffers, so one that nobody writes to any more is
         // emptied, and one that is written to as fast as it is read does not hold us for ever.
-        for _ in 0..64 {
+        for _ in 0..1024 {
             if self.at_end {
                 break;
             }

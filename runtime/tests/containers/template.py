@@ -4,6 +4,7 @@ As a program it runs each request's payload as Python source. To be used by othe
 """
 
 import ctypes
+import gc
 import os
 import socket
 import sys
@@ -43,6 +44,8 @@ class Template:
         if reason := cannot_fork():
             self._say(f"refuse {reason}")
             return
+        gc.collect()
+        gc.freeze()  # so that collections in forks do not copy what they share
         self._say("ready")
         while True:
             packet, descriptors, _, _ = socket.recv_fds(self._socket, _PACKET_MAX, _DESCRIPTORS_MAX)
