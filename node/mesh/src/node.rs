@@ -757,7 +757,7 @@ async fn hear_net(shared: Arc<Shared>, mut events: Events) {
                 shared.act(|state, now| state.cores.join(now, peer));
             }
             NetEvent::JoinFailed { target, reason } => {
-                tracing::warn!(%target, "cannot join: {reason}; trying again");
+                tracing::warn!(%target, "cannot join: {reason}");
             }
             NetEvent::Refused { address, reason } => {
                 tracing::warn!(%address, "refused: {reason}");

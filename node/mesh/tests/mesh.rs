@@ -4,7 +4,7 @@
 use libtest_mimic::{Arguments, Trial};
 use maelstrom_content::{BuildContext, LayerId, Store, StoreOptions};
 use maelstrom_mesh::{Lending, MeshConfig, MeshNode};
-use maelstrom_net::{MeshKey, NodeKey};
+use maelstrom_net::{Channel, MeshKey, Net, NetConfig, NetEvent, NodeKey};
 use maelstrom_node::{Container, Job, JobEvent, JobId, JobService, Rank};
 use maelstrom_runtime::{ContainerMount, JobNetwork, Launcher, Privileges, Root};
 use maelstrom_spec::{JobError, JobOutcome, JobStatus, LayerSpec};
@@ -344,12 +344,61 @@ fn nodes_with_another_key_stay_strangers(fixture: &Fixture) {
     assert_eq!(mesh.hosts[stranger].node.members(), 0);
 }
 
+/// Whoever has the key and speaks no protocol, on each channel.
+fn who_sends_rubbish_is_disconnected_and_reported(fixture: &Fixture) {
+    let mut mesh = mesh(fixture);
+    mesh.start(1, Lending::Always);
+    mesh.start(1, Lending::Always);
+    mesh.settle();
+    let victim = &mesh.hosts[0].node;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    for channel in Channel::ALL {
+        let rogue = NodeKey::generate();
+        let id = rogue.id();
+        runtime.block_on(async {
+            let config = NetConfig {
+                node_key: rogue,
+                mesh_key: mesh.key.clone(),
+                listen: Vec::new(),
+                mdns: false,
+            };
+            let (net, mut events) = Net::start(config).await.expect("the rogue starts");
+            net.learn(victim.id(), &victim.net().addresses());
+            net.send(victim.id(), channel, vec![0xee; 300].into());
+            let gone = async {
+                while let Some(event) = events.recv().await {
+                    if matches!(event, NetEvent::PeerDown { .. }) {
+                        return;
+                    }
+                }
+            };
+            let gone = tokio::time::timeout(PATIENCE, gone).await;
+            assert!(gone.is_ok(), "rubbish on {} is listened to", channel.name());
+        });
+        let refused = victim.status().refused;
+        let told = refused.iter().any(|refusal| refusal.who == id.to_string());
+        assert!(told, "{}: {refused:?}", channel.name());
+    }
+    // Those who keep to the rules go on.
+    let layers = mesh.layers(1);
+    let (to, seen) = channel();
+    mesh.submit(1, job(&layers, "exit 5"), &to);
+    mesh.submit(1, job(&layers, "exit 5"), &to);
+    for (_, result) in ends(&seen, 2) {
+        assert_eq!(result.expect("it runs").status, JobStatus::Exited(5));
+    }
+    assert_eq!(mesh.hosts[0].node.members(), 1);
+}
+
 fn main() {
     let fixture = Arc::new(Fixture {
         launcher: Launcher::start().expect("the launcher starts"),
     });
     type Test = (&'static str, fn(&Fixture));
-    let tests: [Test; 6] = [
+    let tests: [Test; 7] = [
         ("jobs_run_where_slots_are", jobs_run_where_slots_are),
         ("a_lost_node_loses_no_job", a_lost_node_loses_no_job),
         (
@@ -363,6 +412,10 @@ fn main() {
         (
             "a_node_that_drains_finishes_what_it_runs",
             a_node_that_drains_finishes_what_it_runs,
+        ),
+        (
+            "who_sends_rubbish_is_disconnected_and_reported",
+            who_sends_rubbish_is_disconnected_and_reported,
         ),
         (
             "nodes_with_another_key_stay_strangers",

@@ -285,7 +285,7 @@ impl Driver {
         if connections.is_empty() {
             let target = join.target.clone();
             if let Some(reason) = join.failed(errors.join("; "), &timing) {
-                self.report_join_failed(target, reason);
+                self.report_join_failed(target, format!("{reason}; it is tried again"));
             }
         } else {
             join.stage = Stage::Dialling(connections);
@@ -305,7 +305,7 @@ impl Driver {
             let join = &mut self.joins[at];
             let target = join.target.clone();
             if let Some(reason) = join.dial_failed(connection, reason, &timing) {
-                self.report_join_failed(target, reason);
+                self.report_join_failed(target, format!("{reason}; it is tried again"));
             }
         }
     }

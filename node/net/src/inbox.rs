@@ -62,13 +62,12 @@ pub enum NetEvent {
         /// Who is there.
         peer: NodeId,
     },
-    /// An address that was to be joined could not be reached, for people to read. Unless the
-    /// reason says otherwise, it is tried again and again, and this is reported when the reason
-    /// changes.
+    /// An address that was to be joined could not be reached, for people to read. Unless it makes
+    /// no sense, it is tried again and again, and this is reported when the reason changes.
     JoinFailed {
         /// As it was given.
         target: String,
-        /// Why.
+        /// Why, and whether it is tried again.
         reason: String,
     },
 }
