@@ -31,6 +31,7 @@ mod slot_process;
 mod sys;
 mod template;
 mod template_init;
+mod template_message;
 mod trace;
 mod watch;
 mod wire;
