@@ -17,16 +17,17 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
 };
+use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 fn main() -> ExitCode {
     // Before anything that could start a thread.
     let launcher = Launcher::start();
     let options = Options::load_or_exit();
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::level_filters::LevelFilter::from(options.log_level))
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
-        .init();
+        .with_filter(options.log_level.filter());
+    tracing_subscriber::registry().with(log).init();
     let done = match options.command {
         Command::Run => launcher
             .map_err(Into::into)
