@@ -88,8 +88,11 @@ async fn small(a: &Net, b: &Net, at_b: &mut Events) {
     let sends = async {
         for n in 0..COUNT {
             a.send(b.id(), Channel::Dispatch, message.clone());
-            if n % 64 == 63 {
-                tokio::task::yield_now().await;
+            if n % 1_000 == 999 {
+                // The queue takes 64 MiB.
+                while queued(a) > (8 << 20) {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
             }
         }
     };
