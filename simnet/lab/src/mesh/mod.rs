@@ -4,7 +4,7 @@ pub mod bench;
 pub mod jobs;
 pub mod soak;
 
-use crate::{Command, Finished, Lab, LabConfig, LabError, Process, program};
+use crate::{Command, Finished, Host, Lab, LabConfig, LabError, Process, program};
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -20,7 +20,6 @@ pub const BOUND: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Mesh {
     lab: Lab,
-    key: PathBuf,
     daemons: Mutex<BTreeMap<u8, Process>>,
 }
 
@@ -31,11 +30,8 @@ impl Mesh {
     ///
     /// As [`Lab::start`].
     pub fn start(config: &LabConfig) -> Result<Self, LabError> {
-        let lab = Lab::start(config)?;
-        let key = lab.directory().join("mesh.key");
         Ok(Self {
-            lab,
-            key,
+            lab: Lab::start(config)?,
             daemons: Mutex::default(),
         })
     }
@@ -45,9 +41,24 @@ impl Mesh {
         &self.lab
     }
 
-    /// The file with the mesh key, which the first node makes.
-    pub fn key(&self) -> &Path {
-        &self.key
+    /// Where programs on a host look for the mesh key. The first node makes it.
+    pub fn key_file(&self, host: &Host) -> PathBuf {
+        host.home().join(".config/maelstrom/mesh.key")
+    }
+
+    /// Gives all hosts the mesh key of this one, as a person would copy it.
+    fn share_key(&self, from: &Host) -> Result<(), LabError> {
+        let own = self.key_file(from);
+        for host in self.lab.hosts() {
+            let theirs = self.key_file(host);
+            if !theirs.exists() {
+                let directory = theirs.parent().unwrap_or(Path::new("/"));
+                fs::create_dir_all(directory)
+                    .and_then(|()| fs::copy(&own, &theirs))
+                    .map_err(LabError::step(format!("copying {}", own.display())))?;
+            }
+        }
+        Ok(())
     }
 
     /// `maelstrom-node` on a host, not yet started.
@@ -57,8 +68,7 @@ impl Mesh {
     /// The program is not built, or there is no such host.
     pub fn node_command(&self, host: u8) -> Result<Command, LabError> {
         let program = program("maelstrom-daemon", "maelstrom-node")?;
-        let command = self.lab.host(host)?.command(program);
-        Ok(command.arg("--mesh-key").arg(&self.key))
+        Ok(self.lab.host(host)?.command(program))
     }
 
     /// Starts a node on a host with so many slots, and waits until it answers.
@@ -80,7 +90,7 @@ impl Mesh {
             std::thread::sleep(Duration::from_millis(20));
         }
         self.daemons().insert(host, process);
-        Ok(())
+        self.share_key(self.lab.host(host)?)
     }
 
     /// The node's process that [`Self::start_node`] started last on a host, taken out of here.
@@ -148,8 +158,7 @@ impl Mesh {
     ///
     /// The program is not built, the jobs cannot be written, or there is no such host.
     pub fn client(&self, host: u8, slots: u16, jobs: &str) -> Result<Command, LabError> {
-        let client = self.local_client(host, slots, jobs)?;
-        Ok(client.args(["--mesh", "--mesh-key"]).arg(&self.key))
+        Ok(self.local_client(host, slots, jobs)?.arg("--mesh"))
     }
 
     /// `maelstrom-run` on a host without the mesh.
