@@ -107,14 +107,13 @@ impl Mesh {
         self.daemons.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// What the node on a host says of the mesh. `None`: none answers.
+    /// What the node on a host says of the mesh: `mesh` of `maelstrom-node status --json`. `None`: none answers.
     pub fn status(&self, host: u8) -> Option<serde_json::Value> {
         let program = program("maelstrom-daemon", "maelstrom-node").ok()?;
         let command = self.lab.host(host).ok()?.command(program);
         let finished = command.args(["status", "--json"]).run(BOUND).ok()?;
-        serde_json::from_str(&finished.stdout)
-            .ok()
-            .filter(|_| finished.exit.success())
+        let mut report: serde_json::Value = serde_json::from_str(&finished.stdout).ok()?;
+        Some(report["mesh"].take()).filter(|mesh| mesh.is_object())
     }
 
     /// How many other members the node on a host sees.
