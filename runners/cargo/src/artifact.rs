@@ -14,7 +14,7 @@ use maelstrom_runner::{
     metadata::{Metadata, TestConfiguration},
     runner::{Case, LazyClient, Surroundings, TestArtifact, Tools},
 };
-use maelstrom_spec::{ContainerSpec, ContainerUse, LayerSpec, collapse};
+use maelstrom_spec::{ContainerSpec, LayerSpec, collapse};
 use std::{
     borrow::Cow,
     collections::BTreeMap,
@@ -281,11 +281,12 @@ impl TestArtifact for CargoArtifact {
     ) -> Result<Surroundings, String> {
         // A file may define a container of that name itself.
         let predefined = metadata.containers().get(cargo_test::NAME) == Some(&self.workshop.base);
-        let own = if predefined && mentions(configuration, metadata) {
-            Some(self.cargo_test()?)
-        } else {
-            None
-        };
+        let own =
+            if predefined && metadata.inherits_from(&configuration.container, cargo_test::NAME) {
+                Some(self.cargo_test()?)
+            } else {
+                None
+            };
         let collapsed = collapse(&configuration.container, |name| match &own {
             Some(own) if name == cargo_test::NAME => Some(own),
             _ => metadata.containers().get(name),
@@ -306,6 +307,7 @@ impl TestArtifact for CargoArtifact {
             container,
             program: path.to_string_lossy().into_owned(),
             imitates_host,
+            ..Surroundings::default()
         })
     }
 
@@ -322,19 +324,4 @@ impl TestArtifact for CargoArtifact {
             Harness::Whole => stdout,
         }
     }
-}
-
-/// Whether anything of `cargo-test` may be inherited.
-fn mentions(configuration: &TestConfiguration, metadata: &Metadata<Pattern>) -> bool {
-    ContainerUse::ALL.into_iter().any(|member| {
-        maelstrom_spec::ancestry(&configuration.container, member, |name| {
-            metadata.containers().get(name)
-        })
-        .is_ok_and(|ancestry| {
-            ancestry
-                .containers
-                .iter()
-                .any(|name| name == cargo_test::NAME)
-        })
-    })
 }

@@ -34,6 +34,9 @@ maelstrom_runner::config_values! {
         pub(crate) locked: bool,
         /// Do not use the network.
         pub(crate) offline: bool,
+        /// Report tests as passed, without running them, that passed before with the same binary,
+        /// files, arguments and environment.
+        pub(crate) cached: bool,
         /// Arguments for every test binary. Those that select tests, such as `--skip` and names, select
         /// tests here.
         pub(crate) extra_test_binary_args: Vec<String> [trailing(), value_name("ARGS")],
@@ -183,6 +186,7 @@ impl Cli {
         }
         let mut settings = Settings::new(log.log_level, client, &test_runner);
         settings.watch = matches.get_flag("watch");
+        settings.cached = cargo.cached;
         settings.include = strings(&matches, "include");
         settings.exclude = strings(&matches, "exclude");
         settings.mode = if matches.get_flag("init") {

@@ -10,6 +10,7 @@ pub mod listing;
 pub mod mesh;
 pub mod metadata;
 pub mod requirements;
+pub mod results;
 pub mod runner;
 pub mod size;
 pub mod ui;

@@ -136,6 +136,11 @@ impl Pattern {
         Node::Compare(field, Comparison::Equals(text.into())).into()
     }
 
+    /// The tests whose `field` a regular expression matches somewhere.
+    pub fn matches(field: Field, regex: Regex) -> Self {
+        Node::Compare(field, Comparison::Matches(regex)).into()
+    }
+
     /// The tests whose `field` contains `text`.
     pub fn contains(field: Field, text: impl Into<String>) -> Self {
         Node::Compare(field, Comparison::Contains(text.into())).into()

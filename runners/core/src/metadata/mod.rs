@@ -158,6 +158,14 @@ impl<F> Metadata<F> {
         .is_ok_and(|ancestry| ancestry.containers.iter().any(|ancestor| ancestor == name))
     }
 
+    /// Whether a container gets anything at all from the named one, directly or through others.
+    pub fn inherits_from(&self, container: &ContainerSpec, name: &str) -> bool {
+        ContainerUse::ALL.into_iter().any(|member| {
+            ancestry(container, member, |name| self.containers.get(name))
+                .is_ok_and(|ancestry| ancestry.containers.iter().any(|ancestor| ancestor == name))
+        })
+    }
+
     /// Whether a container gets layers from an image, directly or through others.
     fn has_image_layers(&self, container: &ContainerSpec) -> bool {
         ancestry(container, ContainerUse::Layers, |name| {

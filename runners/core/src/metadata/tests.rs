@@ -14,7 +14,9 @@ fn parse_filter(text: &str) -> Result<String, Problem> {
 fn options() -> MetadataOptions {
     MetadataOptions {
         template_variables: [("build-dir".to_owned(), "/t/debug".to_owned())].into(),
-        predefined_containers: [("cargo-test".to_owned(), stub_container("predefined"))].into(),
+        predefined_containers: ["cargo-test", "go-test"]
+            .map(|name| (name.to_owned(), stub_container("predefined")))
+            .into(),
     }
 }
 
@@ -573,7 +575,16 @@ fn default_of_cargo() {
 
 #[test]
 fn default_of_go() {
-    let got = configuration(GO_DEFAULT, "t").container;
+    let got = configuration(GO_DEFAULT, "t");
+    let metadata = parse(GO_DEFAULT).unwrap();
+    assert!(metadata.inherits_layers_from(&got.container, "go-test"));
+    assert!(metadata.inherits_from(&got.container, "go-test"));
+    assert!(!metadata.inherits_from(&got.container, "cargo-test"));
+
+    let (_, alternative) = GO_DEFAULT
+        .split_once("Replace the first directive by this one:\n#\n")
+        .unwrap();
+    let got = configuration(&uncomment(alternative), "t").container;
     assert_nearly_empty(&got);
     assert_eq!(got.layers.len(), 1);
     assert_eq!((got.parent, got.environment), (None, vec![]));

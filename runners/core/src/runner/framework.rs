@@ -6,9 +6,10 @@ use crate::{
     filter::{Dialect, Facts, Pattern, Selection},
     listing::CaseMetadata,
     metadata::{Metadata, MetadataOptions, TestConfiguration},
+    ui::TestReport,
 };
-use maelstrom_spec::ContainerSpec;
-use std::path::PathBuf;
+use maelstrom_spec::{ContainerSpec, OutputFile};
+use std::{path::PathBuf, time::Duration};
 
 /// One kind of tests.
 pub trait Framework: Send + Sync + 'static {
@@ -44,6 +45,16 @@ pub trait Framework: Send + Sync + 'static {
 
     /// Whether to show what tests wrote that passed.
     fn shows_output_of_passed(&self) -> bool {
+        false
+    }
+
+    /// The code that the run ends with because of a test that exited with `code`, which is not 0.
+    fn failure_code(&self, code: u8) -> u8 {
+        code
+    }
+
+    /// Whether results are told by [`Project::narrate`] instead of on the screen.
+    fn narrates(&self) -> bool {
         false
     }
 
@@ -117,12 +128,49 @@ pub trait Project: Send + Sync + 'static {
         metadata: Option<&CaseMetadata>,
     ) -> bool;
 
+    /// Tells of a test in a format of its own: lines without the last one's end, or nothing. Only
+    /// asked if [`Framework::narrates`].
+    fn narrate(&self, event: Narration<'_, Self::Artifact>) -> String {
+        let _ = event;
+        String::new()
+    }
+
+    /// Called once when every test has ended, or the round was stopped early. What it returns is
+    /// shown at the end.
+    ///
+    /// # Errors
+    /// Fatal ones.
+    fn conclude(&self) -> anyhow::Result<String> {
+        Ok(String::new())
+    }
+
     /// Builds and lists, handing over every artifact as soon as its tests can run. Returns when
     /// all is handed over.
     ///
     /// # Errors
     /// Fatal ones. That the build tool failed is none.
     fn collect(&self, sink: &Sink<Self::Artifact>) -> anyhow::Result<Collected>;
+}
+
+/// What is told of a test in a format of the framework's own.
+#[derive(Clone, Copy, Debug)]
+pub enum Narration<'a, A> {
+    /// An artifact was collected, and so many of its tests will be told of.
+    Collected {
+        /// The artifact.
+        artifact: &'a A,
+        /// How many tests of it are selected, each repetition counted.
+        tests: usize,
+    },
+    /// A test has ended, or is ignored.
+    Finished {
+        /// Its artifact.
+        artifact: &'a A,
+        /// The test.
+        case: &'a Case,
+        /// How it ended, with everything that it wrote.
+        report: &'a TestReport,
+    },
 }
 
 /// How collecting ended.
@@ -185,6 +233,13 @@ pub trait TestArtifact: Send + Sync + 'static {
         stdout
     }
 
+    /// Takes a file that a test brought back if the runner itself asked for it, by
+    /// [`Surroundings::outputs`]; gives back any other.
+    fn take_output(&self, case: &Case, output: OutputFile) -> Option<OutputFile> {
+        let _ = case;
+        Some(output)
+    }
+
     /// Whether a test that ended well says that it was skipped.
     fn was_skipped(&self, case: &Case, stdout: &[u8]) -> bool {
         let _ = (case, stdout);
@@ -199,6 +254,11 @@ pub struct Surroundings {
     pub container: ContainerSpec,
     /// The program that runs its tests.
     pub program: String,
+    /// Globs of files that the runner itself wants brought back, for
+    /// [`TestArtifact::take_output`].
+    pub outputs: Vec<String>,
+    /// How long its tests may run where neither the user nor the metadata file says so.
+    pub time_limit: Option<Duration>,
     /// Whether they imitate what the test would see without a container, so that it is worth
     /// finding out what a failed test missed.
     pub imitates_host: bool,

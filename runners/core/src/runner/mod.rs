@@ -16,7 +16,8 @@ mod watch;
 
 pub use exit::Exit;
 pub use framework::{
-    Case, Collected, Framework, IgnoredTests, Places, Project, Surroundings, TestArtifact,
+    Case, Collected, Framework, IgnoredTests, Narration, Places, Project, Surroundings,
+    TestArtifact,
 };
 pub use lazy_client::LazyClient;
 pub use outputs::bring_back;

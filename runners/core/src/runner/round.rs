@@ -1,7 +1,8 @@
 //! One round: collecting tests and running them at the same time.
 
 use super::{
-    Case, Collected, Exit, Framework, LazyClient, Project, Sink, TestArtifact, Tools, bring_back,
+    Case, Collected, Exit, Framework, LazyClient, Narration, Project, Sink, TestArtifact, Tools,
+    bring_back,
     layers::RoundLayers,
     missing::Advice,
     run::Settings,
@@ -12,6 +13,7 @@ use crate::{
     filter::{Pattern, Selection},
     listing::TestListing,
     metadata::Metadata,
+    results::{ResultCache, ResultKey},
     ui::{RoundEnd, TestReport, UiSender, Verdict},
 };
 use crossbeam_channel::{Receiver, Sender, bounded, select};
@@ -45,6 +47,8 @@ pub(super) struct RoundContext<'a, F> {
     pub(super) client: &'a Arc<LazyClient>,
     pub(super) ui: &'a UiSender,
     pub(super) signals: &'a Receiver<i32>,
+    /// Results of earlier runs, if they may be used.
+    pub(super) results: Option<&'a ResultCache>,
 }
 
 enum Event<F: Framework> {
@@ -52,7 +56,7 @@ enum Event<F: Framework> {
     Begun(Arc<F::Project>, Arc<Selection>, bool),
     Collecting(Collecting<F::Artifact>),
     Collected(anyhow::Result<Collected>),
-    Finished(Finished<F::Artifact>),
+    Finished(Box<Finished<F::Artifact>>),
 }
 
 /// A job that is over.
@@ -69,6 +73,8 @@ struct Test<A> {
     artifact: Arc<A>,
     case: usize,
     plan: Arc<Plan>,
+    /// Names its result, if that is to be remembered.
+    key: Option<ResultKey>,
     /// The report of its failed run, if this one is only to find out what it missed.
     failed: Option<Box<TestReport>>,
 }
@@ -100,6 +106,7 @@ pub(super) fn run_round<F: Framework>(
         ui: context.ui.clone(),
         tools: tools.clone(),
         sender: sender.clone(),
+        results: context.results.cloned(),
     };
     let handle = thread::Builder::new()
         .name("collecting".into())
@@ -132,6 +139,10 @@ pub(super) fn run_round<F: Framework>(
     if stopped && let Some(client) = context.client.started() {
         client.cancel_all();
     }
+    if let Some(results) = context.results {
+        results.flush();
+    }
+    let project = round.project.take();
     match result? {
         End::Interrupted(signal) => return Ok(RoundResult::Interrupted(signal)),
         End::StoppedAfter | End::Finished => {
@@ -142,10 +153,25 @@ pub(super) fn run_round<F: Framework>(
     if let Some(inventory) = inventory {
         prune(listing, &inventory);
     }
+    let narrates = context.framework.narrates();
     if let Some(remark) = context.client.started().and_then(|client| client.remark()) {
-        context
-            .ui
-            .collection_output(format!("{remark}\n").as_bytes());
+        if narrates {
+            tracing::info!("{remark}");
+        } else {
+            let line = format!("{remark}\n");
+            context.ui.collection_output(line.as_bytes());
+        }
+    }
+    if let Some(project) = project.filter(|_| !context.settings.mode.is_list()) {
+        let conclusion = project.conclude()?;
+        if narrates {
+            tell(context.ui, &conclusion);
+        } else {
+            context.ui.collection_output(conclusion.as_bytes());
+        }
+    }
+    if narrates {
+        return Ok(RoundResult::Ended(exit));
     }
     context.ui.end_round(if stopped {
         RoundEnd::Stopped { all_queued }
@@ -153,6 +179,12 @@ pub(super) fn run_round<F: Framework>(
         RoundEnd::Complete
     });
     Ok(RoundResult::Ended(exit))
+}
+
+fn tell(ui: &UiSender, lines: &str) {
+    if !lines.is_empty() {
+        ui.line(lines);
+    }
 }
 
 /// Forgets what the project no longer has.
@@ -173,6 +205,7 @@ struct Collector<F: Framework> {
     ui: UiSender,
     tools: Tools,
     sender: Sender<Event<F>>,
+    results: Option<ResultCache>,
 }
 
 impl<F: Framework> Collector<F> {
@@ -233,6 +266,9 @@ impl<F: Framework> Collector<F> {
             ignored_tests: framework.ignored_tests(),
             timeout: settings.timeout,
             only_list: settings.mode.is_list(),
+            results: self.results.clone(),
+            inline_limit_bytes: settings.client.inline_limit.bytes(),
+            narrates: framework.narrates(),
             ui: self.ui.clone(),
             send: Box::new(move |collecting| {
                 // The runner drops its end when it has no use for more.
@@ -307,7 +343,7 @@ impl<F: Framework> Round<'_, F> {
                 self.project = Some(project);
             }
             Event::Collecting(Collecting::Artifact(artifact, ready)) => {
-                self.queue(&artifact, &ready);
+                self.queue(&artifact, ready);
             }
             Event::Collected(collected) => {
                 self.collected = Some(collected?);
@@ -315,7 +351,7 @@ impl<F: Framework> Round<'_, F> {
             }
             Event::Finished(finished) => {
                 self.running -= 1;
-                self.finish(finished);
+                self.finish(*finished);
             }
         }
         Ok(())
@@ -334,7 +370,7 @@ impl<F: Framework> Round<'_, F> {
         self.context.ui.expect(runs);
     }
 
-    fn queue(&mut self, artifact: &Arc<F::Artifact>, ready: &[Ready]) {
+    fn queue(&mut self, artifact: &Arc<F::Artifact>, ready: Vec<Ready>) {
         let (package, key) = (artifact.package(), artifact.key());
         let cases = artifact.cases().iter().enumerate();
         self.listing.set_cases(
@@ -344,7 +380,7 @@ impl<F: Framework> Round<'_, F> {
         );
         let ui = self.context.ui;
         if self.context.settings.mode.is_list() {
-            for test in ready {
+            for test in &ready {
                 ui.line(&artifact.display_name(&artifact.cases()[test.case]));
             }
             return;
@@ -357,22 +393,46 @@ impl<F: Framework> Round<'_, F> {
                 1
             }
         };
-        ui.queued(ready.iter().map(runs).sum());
-        for Ready { case, plan } in ready {
+        let tests: u64 = ready.iter().map(runs).sum();
+        ui.queued(tests);
+        self.narrate(Narration::Collected {
+            artifact,
+            tests: usize::try_from(tests).unwrap_or(usize::MAX),
+        });
+        for Ready {
+            case,
+            plan,
+            key,
+            mut known,
+        } in ready
+        {
             let Some(plan) = plan else {
                 ui.pending();
-                let name = artifact.display_name(&artifact.cases()[*case]);
-                ui.finished(TestReport::ignored(name));
+                let case = &artifact.cases()[case];
+                let report = TestReport::ignored(artifact.display_name(case));
+                self.narrate(Narration::Finished {
+                    artifact,
+                    case,
+                    report: &report,
+                });
+                self.report(report);
                 continue;
             };
             for _ in 0..repeat {
                 let test = Test {
                     artifact: artifact.clone(),
-                    case: *case,
+                    case,
                     plan: plan.clone(),
+                    key,
                     failed: None,
                 };
-                self.start(test);
+                match known.take().filter(|_| repeat == 1) {
+                    Some(outcome) => {
+                        ui.pending();
+                        self.finish_known(test, outcome);
+                    }
+                    None => self.start(test),
+                }
                 if self.stops() {
                     return;
                 }
@@ -427,12 +487,12 @@ impl<F: Framework> Round<'_, F> {
             JobEvent::Completed(result) => {
                 if let Some(test) = test.take() {
                     // After an early end nobody listens.
-                    let _ = sender.send(Event::Finished(Finished {
+                    let _ = sender.send(Event::Finished(Box::new(Finished {
                         test,
                         job: id.0,
                         node: node.take(),
                         result,
-                    }));
+                    })));
                 }
             }
         });
@@ -459,7 +519,10 @@ impl<F: Framework> Round<'_, F> {
             return self.finish_trace(*report, &test.plan, &result);
         }
         if let Ok(outcome) = &mut result {
-            self.bring_back_outputs(outcome);
+            if let (Some(key), Some(results)) = (test.key, self.context.results) {
+                results.put(key, outcome);
+            }
+            self.bring_back_outputs(&test, outcome);
             let passed = outcome.status.is_success();
             let (artifact, case) = (&test.artifact, test.case());
             let duration = outcome.effects.duration;
@@ -471,21 +534,13 @@ impl<F: Framework> Round<'_, F> {
                 duration,
             );
         }
-        let exit = Exit::of_test(&result);
+        let exit = match Exit::of_test(&result) {
+            Some(Exit::Code(code)) => Some(Exit::Code(self.context.framework.failure_code(code))),
+            exit => exit,
+        };
         let traced = self.trace_request(&test, &result);
-        let mut report = TestReport::of_job(test.name(), job, result);
+        let mut report = self.report_of(&test, job, result, false);
         report.node = node;
-        let cleaned = test
-            .artifact
-            .clean_stdout(test.case(), &report.stdout.bytes);
-        if report.verdict == Verdict::Ok
-            && test.artifact.was_skipped(test.case(), &report.stdout.bytes)
-        {
-            report.verdict = Verdict::Ignored;
-        }
-        if cleaned.len() != report.stdout.bytes.len() {
-            report.stdout.bytes = cleaned.to_vec();
-        }
         if let Some(exit) = exit {
             self.failures += 1;
             self.first_failure.get_or_insert(exit);
@@ -500,6 +555,48 @@ impl<F: Framework> Round<'_, F> {
                 self.submit(test, rank, Some(timeout));
             }
             None => self.report(report),
+        }
+    }
+
+    /// Finishes a test whose result is known from before.
+    fn finish_known(&mut self, test: Test<F::Artifact>, outcome: JobOutcome) {
+        let mut outcome = outcome;
+        self.bring_back_outputs(&test, &mut outcome);
+        let report = self.report_of(&test, 0, Ok(outcome), true);
+        self.report(report);
+    }
+
+    /// What is told of a test that has ended.
+    fn report_of(
+        &self,
+        test: &Test<F::Artifact>,
+        job: u64,
+        result: Result<JobOutcome, JobError>,
+        cached: bool,
+    ) -> TestReport {
+        let (artifact, case) = (&*test.artifact, test.case());
+        let mut report = TestReport::of_job(test.name(), job, result);
+        report.cached = cached;
+        if report.verdict == Verdict::Ok && artifact.was_skipped(case, &report.stdout.bytes) {
+            report.verdict = Verdict::Ignored;
+        }
+        self.narrate(Narration::Finished {
+            artifact,
+            case,
+            report: &report,
+        });
+        let cleaned = artifact.clean_stdout(case, &report.stdout.bytes);
+        if cleaned.len() != report.stdout.bytes.len() {
+            report.stdout.bytes = cleaned.to_vec();
+        }
+        report
+    }
+
+    fn narrate(&self, event: Narration<'_, F::Artifact>) {
+        if self.context.framework.narrates()
+            && let Some(project) = &self.project
+        {
+            tell(self.context.ui, &project.narrate(event));
         }
     }
 
@@ -563,8 +660,10 @@ impl<F: Framework> Round<'_, F> {
     }
 
     fn report(&self, mut report: TestReport) {
-        let shown =
-            report.verdict == Verdict::Ok && self.context.framework.shows_output_of_passed();
+        let framework = self.context.framework;
+        let shown = matches!(report.verdict, Verdict::Ok | Verdict::Ignored)
+            && framework.shows_output_of_passed()
+            && !framework.narrates();
         let (stdout, stderr) = if shown {
             (
                 std::mem::take(&mut report.stdout.bytes),
@@ -580,8 +679,11 @@ impl<F: Framework> Round<'_, F> {
         }
     }
 
-    fn bring_back_outputs(&self, outcome: &mut JobOutcome) {
+    fn bring_back_outputs(&self, test: &Test<F::Artifact>, outcome: &mut JobOutcome) {
         for output in std::mem::take(&mut outcome.effects.outputs) {
+            let Some(output) = test.artifact.take_output(test.case(), output) else {
+                continue;
+            };
             if let Err(message) = bring_back(&output, &self.context.framework.places().project) {
                 tracing::warn!("{message}");
             }

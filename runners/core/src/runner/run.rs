@@ -12,6 +12,7 @@ use crate::{
     images::ImageConfig,
     listing::{self, TestListing},
     mesh::MeshChoice,
+    results::ResultCache,
     ui::{Ui, UiSender},
 };
 use anyhow::Context as _;
@@ -85,6 +86,8 @@ pub struct Settings {
     pub stop_after: Option<NonZeroU32>,
     /// How long each test may run: `None` says what the metadata file says, `Some(None)` without limit.
     pub timeout: Option<Option<Duration>>,
+    /// Whether tests that passed before, with the same content, are not run again.
+    pub cached: bool,
     /// Which log messages are shown.
     pub log_level: LogLevel,
     /// How jobs are run.
@@ -103,6 +106,7 @@ impl Settings {
             repeat: values.repeat,
             stop_after: values.stop_after,
             timeout: values.timeout.map(|seconds| seconds.as_limit()),
+            cached: false,
             log_level,
             client,
         }
@@ -141,7 +145,8 @@ fn try_run<F: Framework>(
     }
     let signals = watch_signals().context("watching for signals")?;
     let places = framework.places();
-    let (ui, sender) = Ui::start(settings.ui, settings.mode.is_list())?;
+    let narrates = framework.narrates();
+    let (ui, sender) = Ui::start(settings.ui, settings.mode.is_list() || narrates)?;
     let client = LazyClient::new(
         launcher,
         ClientConfig {
@@ -158,18 +163,30 @@ fn try_run<F: Framework>(
         },
     );
     let log_sender = sender.clone();
+    let log_writer = move || -> Box<dyn io::Write> {
+        // Whoever reads what a framework narrates reads nothing else.
+        if narrates {
+            Box::new(io::stderr())
+        } else {
+            Box::new(log_sender.log_writer())
+        }
+    };
     // A second run in one process keeps the first one's.
     let log = tracing_subscriber::fmt::layer()
-        .with_writer(move || log_sender.log_writer())
-        .with_ansi(sender.has_color())
+        .with_writer(log_writer)
+        .with_ansi(sender.has_color() && !narrates)
         .with_filter(settings.log_level.filter());
     let _ = tracing_subscriber::registry().with(log).try_init();
+    let results = settings
+        .cached
+        .then(|| ResultCache::new(places.cache.join("results"), None));
     let runner = Runner {
         framework: Arc::new(framework),
         settings: Arc::new(settings),
         client: Arc::new(client),
         ui: sender,
         signals,
+        results,
     };
     let result = runner.run();
     if matches!(result, Ok(Exit::Signal(_))) {
@@ -214,6 +231,7 @@ struct Runner<F> {
     client: Arc<LazyClient>,
     ui: UiSender,
     signals: Receiver<i32>,
+    results: Option<ResultCache>,
 }
 
 impl<F: Framework> Runner<F> {
@@ -241,6 +259,9 @@ impl<F: Framework> Runner<F> {
                 Ok(RoundResult::Interrupted(signal)) => return Ok(Exit::Signal(signal)),
                 Err(error) if self.client.failed() => return Err(error),
                 // Someone is in the middle of an edit.
+                Err(error) if self.framework.narrates() => {
+                    let _ = writeln!(io::stderr(), "Error: {error:#}");
+                }
                 Err(error) => {
                     self.ui
                         .collection_output(format!("Error: {error:#}\n").as_bytes());
@@ -264,6 +285,7 @@ impl<F: Framework> Runner<F> {
             client: &self.client,
             ui: &self.ui,
             signals: &self.signals,
+            results: self.results.as_ref(),
         };
         let result = run_round(&context, &mut listing)?;
         if matches!(result, RoundResult::Ended(_)) {

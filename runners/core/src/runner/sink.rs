@@ -6,11 +6,16 @@ use crate::{
     client::{Client, Manner},
     filter::{Facts, Pattern, Selection},
     metadata::{Metadata, TestConfiguration},
+    results::{ContainerKey, ResultCache, ResultKey},
     ui::UiSender,
 };
 use maelstrom_node::Container;
-use maelstrom_spec::{ContainerSpec, JobError};
-use std::{sync::Arc, time::Duration};
+use maelstrom_spec::{ContainerSpec, JobError, JobOutcome};
+use std::{
+    io::{self, Write as _},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Where a [`Project`](super::Project) hands over what it collects. Blocks while the runner is
 /// busy.
@@ -26,6 +31,11 @@ pub struct Sink<A> {
     pub(super) timeout: Option<Option<Duration>>,
     /// Whether nothing is to be run.
     pub(super) only_list: bool,
+    /// Results of earlier runs, if they may be used.
+    pub(super) results: Option<ResultCache>,
+    pub(super) inline_limit_bytes: u64,
+    /// Whether standard output is for what the framework narrates alone.
+    pub(super) narrates: bool,
     pub(super) ui: UiSender,
     pub(super) send: Box<dyn Fn(Collecting<A>) + Send + Sync>,
 }
@@ -42,6 +52,10 @@ pub(super) struct Ready {
     pub(super) case: usize,
     /// How it runs. `None`: it is ignored, or only listed.
     pub(super) plan: Option<Arc<Plan>>,
+    /// Names its result, if that may be remembered.
+    pub(super) key: Option<ResultKey>,
+    /// The result, if it is known.
+    pub(super) known: Option<JobOutcome>,
 }
 
 /// How tests run; shared by those of an artifact that are configured alike.
@@ -52,6 +66,8 @@ pub(super) struct Plan {
     pub(super) timeout: Option<Duration>,
     pub(super) outputs: Arc<[String]>,
     pub(super) imitates_host: bool,
+    /// Names what is common to the results, if they may be remembered.
+    key: Option<ContainerKey>,
 }
 
 impl<A: TestArtifact> Sink<A> {
@@ -107,7 +123,15 @@ impl<A: TestArtifact> Sink<A> {
                 } else {
                     self.plan(&*artifact, &facts, &mut plans)?
                 };
-            ready.push(Ready { case: index, plan });
+            ready.push(Ready {
+                case: index,
+                plan,
+                key: None,
+                known: None,
+            });
+        }
+        for (_, plan) in &plans {
+            self.look_up(&artifact, plan, &mut ready);
         }
         (self.send)(Collecting::Artifact(artifact.clone(), ready));
         Ok(())
@@ -131,6 +155,32 @@ impl<A: TestArtifact> Sink<A> {
             Manner::AsConfigured
         };
         client.prepare(&container, manner)
+    }
+
+    /// Looks for known results of the tests that run as `plan` says.
+    fn look_up(&self, artifact: &A, plan: &Arc<Plan>, ready: &mut [Ready]) {
+        let (Some(results), Some(container)) = (&self.results, plan.key) else {
+            return;
+        };
+        let runs = |test: &&mut Ready| {
+            let own = test.plan.as_ref();
+            own.is_some_and(|own| Arc::ptr_eq(own, plan))
+        };
+        let mut tests: Vec<&mut Ready> = ready.iter_mut().filter(runs).collect();
+        let key = |test: &Ready| {
+            let arguments = artifact.arguments(&artifact.cases()[test.case]);
+            container.job(&arguments, &plan.outputs)
+        };
+        let keys: Vec<ResultKey> = tests.iter().map(|test| key(test)).collect();
+        let known = results.get(container, &keys);
+        for ((test, key), known) in tests.iter_mut().zip(keys).zip(known) {
+            test.key = Some(key);
+            // A limit may have been lowered since.
+            test.known = known.filter(|outcome| {
+                plan.timeout
+                    .is_none_or(|limit| outcome.effects.duration < limit)
+            });
+        }
     }
 
     fn plan(
@@ -161,11 +211,20 @@ impl<A: TestArtifact> Sink<A> {
             Ok((container, surroundings)) => (Ok(container), surroundings),
             Err(error) => (Err(error), Surroundings::default()),
         };
+        let mut outputs = configuration.outputs.clone();
+        outputs.extend(surroundings.outputs);
+        let key = container.as_ref().ok().filter(|_| self.results.is_some());
+        let key = key.and_then(|container| {
+            ContainerKey::of(container, &surroundings.program, self.inline_limit_bytes)
+        });
+        let timeout = self.timeout.unwrap_or(configuration.timeout);
+        let unlimited = self.timeout == Some(None);
         let plan = Arc::new(Plan {
             container,
             program: surroundings.program,
-            timeout: self.timeout.unwrap_or(configuration.timeout),
-            outputs: configuration.outputs.clone().into(),
+            timeout: timeout.or(surroundings.time_limit.filter(|_| !unlimited)),
+            outputs: outputs.into(),
+            key,
             imitates_host: surroundings.imitates_host,
         });
         plans.push((configuration, plan.clone()));
@@ -175,12 +234,22 @@ impl<A: TestArtifact> Sink<A> {
     /// Hands over what the user is shown when the round is over, such as a compiler's warning, with
     /// its line end.
     pub fn output(&self, bytes: &[u8]) {
-        self.ui.collection_output(bytes);
+        if self.narrates {
+            // If that cannot be told, nothing can.
+            let _ = io::stderr().write_all(bytes);
+        } else {
+            self.ui.collection_output(bytes);
+        }
     }
 
     /// Hands over everything that the build tool writes, for those who watch it.
     pub fn build_output(&self, bytes: &[u8]) {
         self.ui.build_output(bytes);
+    }
+
+    /// Writes lines to standard output at once, for frameworks that narrate.
+    pub fn line(&self, lines: &str) {
+        self.ui.line(lines);
     }
 
     /// Says what is being done.

@@ -6,6 +6,8 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// Columns of the duration, right-aligned.
 const DURATION_COLUMNS: usize = 8;
+/// What stands in place of the duration of a test that was not run again. As wide.
+const CACHED: &str = "(cached)";
 /// On a terminal no wider than this there are only names and verdicts.
 const NARROW_COLUMNS: usize = 10;
 
@@ -77,6 +79,7 @@ fn push_test_line(out: &mut Vec<u8>, report: &TestReport, columns: usize, color:
     let name = printable(&report.name);
     let word = report.verdict.word();
     let duration = match report.duration {
+        Some(_) if report.cached && !report.verdict.is_failure() => CACHED.to_owned(),
         Some(duration) if !matches!(report.verdict, Verdict::Ignored | Verdict::Error) => {
             format!("{:>DURATION_COLUMNS$}", seconds(duration))
         }

@@ -70,6 +70,8 @@ pub struct TestReport {
     pub verdict: Verdict,
     /// Wall time from its start to its end; `None` if it was not run to an end.
     pub duration: Option<Duration>,
+    /// Whether it was not run, since it passed before and nothing has changed.
+    pub cached: bool,
     /// A line below the test's, such as `killed by signal 6`.
     pub detail: Option<String>,
     /// Its standard output.
@@ -90,6 +92,7 @@ impl TestReport {
             job: 0,
             verdict: Verdict::Ignored,
             duration: None,
+            cached: false,
             detail: None,
             stdout: Captured::default(),
             stderr: Captured::default(),
