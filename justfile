@@ -56,3 +56,13 @@ compare *ARGS:
 fuzz CASES="100000" FILTER="":
     PROPTEST_CASES={{ CASES }} cargo test --release --tests -p maelstrom-spec -p maelstrom-pull -p maelstrom-gossip -p maelstrom-dispatch -- {{ FILTER }}
     PROPTEST_CASES={{ CASES }} cargo test --release --lib -p maelstrom-content -p maelstrom-runner -p maelstrom-runtime -- {{ FILTER }}
+
+# The same for Go, against `go test` and Maelstrom 0.14's runner: `just bench-go`, `just bench-go --rounds 3 trivial`
+bench-go *ARGS:
+    cargo build --release -p maelstrom-go-test
+    python3 bench/gobench.py {{ ARGS }}
+
+# Compare verdicts and coverage with go test, test by test: `just compare-go`, `just compare-go --coverage github.com/go-chi/chi/v5`
+compare-go *ARGS:
+    cargo build --release -p maelstrom-go-test
+    python3 tests/compare/go.py {{ ARGS }}

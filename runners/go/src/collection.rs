@@ -9,7 +9,8 @@ use crate::{
     toolchain,
 };
 use anyhow::{Result, anyhow};
-use maelstrom_runner::runner::{Collected, Sink, Tools};
+use crossbeam_channel::Sender;
+use maelstrom_runner::runner::{Collected, Exit, Sink, Tools};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -34,6 +35,37 @@ type Built = (usize, PathBuf);
 impl Collection<'_> {
     /// Builds and lists the tests of `packages`, which are sorted.
     pub(crate) fn collect(&self, build: &Build<'_>, packages: &[&Package]) -> Result<Collected> {
+        self.begin_each(packages, |sender| {
+            let told = Told {
+                sender,
+                sink: self.sink,
+                json: self.workshop.options.json,
+            };
+            build.run(packages, &told)
+        })
+    }
+
+    /// Lists the tests of `packages`, whose binaries are there.
+    pub(crate) fn hand_over(
+        &self,
+        packages: &[&Package],
+        binaries: &[PathBuf],
+    ) -> Result<Collected> {
+        self.begin_each(packages, |sender| {
+            for built in binaries.iter().cloned().enumerate() {
+                // Received as long as there are binaries.
+                let _ = sender.send(built);
+            }
+            Ok(None)
+        })
+    }
+
+    /// Lists the tests of the binaries that `produce` sends, while it sends more.
+    fn begin_each(
+        &self,
+        packages: &[&Package],
+        produce: impl FnOnce(Sender<Built>) -> Result<Option<Exit>>,
+    ) -> Result<Collected> {
         let (sender, receiver) = crossbeam_channel::unbounded::<Built>();
         let failure: Mutex<Option<anyhow::Error>> = Mutex::default();
         let exit = thread::scope(|scope| {
@@ -55,12 +87,8 @@ impl Collection<'_> {
                     }
                 });
             }
-            let told = Told {
-                sender,
-                sink: self.sink,
-                json: self.workshop.options.json,
-            };
-            build.run(packages, &told)
+            drop(receiver);
+            produce(sender)
         });
         self.known.save();
         if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -156,7 +184,7 @@ fn names(listing: &str) -> Vec<String> {
 
 /// Passes on what the build tells.
 struct Told<'a> {
-    sender: crossbeam_channel::Sender<Built>,
+    sender: Sender<Built>,
     sink: &'a Sink<GoArtifact>,
     json: bool,
 }

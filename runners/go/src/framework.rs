@@ -8,6 +8,7 @@ use crate::{
     packages::{self, GoEnv},
     project::{GoProject, GoProjectParts},
     selector,
+    unchanged::Memory,
 };
 use anyhow::{Context as _, Result, bail};
 use maelstrom_runner::{
@@ -132,6 +133,21 @@ impl Framework for GoFramework {
         };
         let is_everything = directory == root && patterns == everything;
         let flags = &self.build.flags;
+        let memory = self.memory(directory, patterns);
+        if let Some(snapshot) = memory.as_ref().and_then(Memory::recall) {
+            return Ok(GoProject::new(GoProjectParts {
+                places: self.places.clone(),
+                env: snapshot.env,
+                modules: snapshot.modules,
+                packages: snapshot.packages,
+                all: snapshot.all,
+                build: self.build.clone(),
+                test: self.test.clone(),
+                tools: tools.clone(),
+                unchanged: Some(snapshot.binaries),
+                memory: None,
+            }));
+        }
         let (env, listed, all) = thread::scope(|scope| {
             let env = scope.spawn(|| GoEnv::read(root, tools));
             // What is not asked for now is not forgotten.
@@ -156,6 +172,10 @@ impl Framework for GoFramework {
             );
         }
         let modules = packages::main_modules(root, &env, tools)?;
+        let memory = memory.and_then(|memory| {
+            let tree = memory.tree(&modules, &env)?;
+            Some((memory, tree))
+        });
         // The cache is none of the module's packages, nor to be put under version control.
         ignore_own_directory(&self.places);
         Ok(GoProject::new(GoProjectParts {
@@ -167,7 +187,25 @@ impl Framework for GoFramework {
             build: self.build.clone(),
             test: self.test.clone(),
             tools: tools.clone(),
+            unchanged: None,
+            memory,
         }))
+    }
+}
+
+impl GoFramework {
+    /// Where it is remembered what was built when the user asked for the same.
+    fn memory(&self, directory: &Path, patterns: &[String]) -> Option<Memory> {
+        let mut asked = vec![directory.to_string_lossy().into_owned()];
+        asked.extend(patterns.iter().cloned());
+        let mut flags = self.build.flags("");
+        flags.extend(self.test.json.then(|| "-json".to_owned()));
+        Memory::new(
+            self.places.cache.join("unchanged.json"),
+            &asked,
+            &flags,
+            self.places.unwatched.clone(),
+        )
     }
 }
 

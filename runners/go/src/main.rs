@@ -17,6 +17,7 @@ mod project;
 mod selector;
 mod test2json;
 mod toolchain;
+mod unchanged;
 
 use framework::GoFramework;
 use maelstrom_runner::runner::{self, Exit};

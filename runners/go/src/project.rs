@@ -2,7 +2,7 @@
 
 use crate::{
     artifact::{GoArtifact, KEY, Workshop, WorkshopParts},
-    build::Build,
+    build::{Build, Stamp, stamp},
     collection::Collection,
     coverage::Coverage,
     environment, go_test,
@@ -11,6 +11,7 @@ use crate::{
     packages::{self, GoEnv, Package},
     test2json::Narrator,
     toolchain::Toolchain,
+    unchanged::{Memory, Snapshot, Tree},
 };
 use anyhow::Result;
 use maelstrom_runner::{
@@ -47,6 +48,8 @@ pub(crate) struct GoProject {
     base: ContainerSpec,
     coverage: Option<Arc<Coverage>>,
     narrator: Narrator,
+    unchanged: Option<Binaries>,
+    memory: Option<(Memory, Tree)>,
 }
 
 /// What a project is made of.
@@ -59,7 +62,14 @@ pub(crate) struct GoProjectParts {
     pub(crate) build: Arc<BuildOptions>,
     pub(crate) test: Arc<TestOptions>,
     pub(crate) tools: Tools,
+    /// The test binaries, if nothing has changed since they were built.
+    pub(crate) unchanged: Option<Binaries>,
+    /// Where to remember what is built, and the files before that.
+    pub(crate) memory: Option<(Memory, Tree)>,
 }
+
+/// Test binaries by import path, and their stamps.
+type Binaries = BTreeMap<String, (PathBuf, Stamp)>;
 
 impl GoProject {
     pub(crate) fn new(parts: GoProjectParts) -> GoProject {
@@ -88,6 +98,8 @@ impl GoProject {
             base,
             coverage,
             narrator: Narrator::default(),
+            unchanged: parts.unchanged,
+            memory: parts.memory,
         }
     }
 
@@ -117,6 +129,35 @@ impl GoProject {
         }
         coverage.add_untested(&std::fs::read_to_string(profile.path())?);
         Ok(())
+    }
+
+    /// The binaries of all `packages`, if nothing has changed since they were built.
+    fn unchanged_binaries(&self, packages: &[&Package]) -> Option<Vec<PathBuf>> {
+        let unchanged = self.unchanged.as_ref()?;
+        packages
+            .iter()
+            .map(|package| Some(unchanged.get(&package.import_path)?.0.clone()))
+            .collect()
+    }
+
+    /// Remembers what was built.
+    fn remember(&self, build: &Build<'_>, packages: &[&Package]) {
+        let Some((memory, before)) = &self.memory else {
+            return;
+        };
+        let places = build.places(packages);
+        let binaries = packages.iter().zip(places).filter_map(|(package, place)| {
+            let stamp = stamp(&place)?;
+            Some((package.import_path.clone(), (place, stamp)))
+        });
+        let snapshot = Snapshot::new(
+            self.env.clone(),
+            self.modules.clone(),
+            self.packages.clone(),
+            self.all.clone(),
+            binaries.collect(),
+        );
+        memory.keep(before, snapshot);
     }
 
     fn workshop(&self, sink: &Sink<GoArtifact>, user: &BTreeMap<String, String>) -> Workshop {
@@ -242,7 +283,16 @@ impl Project for GoProject {
         };
         thread::scope(|scope| {
             let covered = scope.spawn(|| self.cover_untested(untested));
-            let collected = collection.collect(&build, &packages)?;
+            let collected = match self.unchanged_binaries(&packages) {
+                Some(binaries) => collection.hand_over(&packages, &binaries)?,
+                None => {
+                    let collected = collection.collect(&build, &packages)?;
+                    if collected == Collected::Everything {
+                        self.remember(&build, &packages);
+                    }
+                    collected
+                }
+            };
             covered
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;

@@ -278,7 +278,7 @@ fn coverage_of_all_tests_is_merged() {
         lines
     };
     assert_eq!(lines("ours.out"), lines("go.out"));
-    run.has_line("example.com/fixture/words\tcoverage: 40.0% of statements");
+    run.has_line("example.com/fixture/words\tcoverage: 50.0% of statements");
     // Results that are known bring their part along.
     fs::remove_file(module.path("ours.out")).unwrap();
     let again = module.run(&arguments);
