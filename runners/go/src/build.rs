@@ -7,7 +7,10 @@
 use crate::packages::{Package, go};
 use anyhow::{Context as _, Result, bail};
 use maelstrom_runner::runner::{Exit, Tools};
-use rustix::fs::inotify;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    fs::inotify,
+};
 use std::{
     collections::{BTreeMap, HashMap},
     ffi::OsStr,
@@ -17,12 +20,21 @@ use std::{
     os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
 /// The file whose appearance says that nothing more is built.
 const END: &str = ".end";
+
+/// How often it is looked whether the build has ended.
+const GLANCE: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
 
 /// How many packages one command may have, so that its arguments fit.
 const MAX_PACKAGES: usize = 2000;
@@ -92,9 +104,10 @@ impl Build<'_> {
         let before: Vec<Option<Stamp>> = places.iter().map(|place| stamp(place)).collect();
         let seen = Seen::new(&places, progress);
         let watch = Watch::new(&groups);
+        let ended = AtomicBool::new(false);
         let statuses = thread::scope(|scope| {
             if let Some(watch) = &watch {
-                scope.spawn(|| watch.run(&seen));
+                scope.spawn(|| watch.run(&seen, &ended));
             }
             let builds: Vec<_> = groups
                 .iter()
@@ -108,13 +121,10 @@ impl Build<'_> {
                         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
                 })
                 .collect();
+            ended.store(true, Ordering::Release);
             if let (Some(_), Some(group)) = (&watch, groups.first()) {
-                let end = group.directory.join(END);
-                let _ = fs::remove_file(&end);
-                if fs::write(&end, "").is_err() {
-                    // The watching thread would wait for ever.
-                    tracing::warn!("could not write to {}", group.directory.display());
-                }
+                // Only for the watching thread to look up at once.
+                let _ = fs::write(group.directory.join(END), "");
             }
             statuses
         });
@@ -313,8 +323,8 @@ impl Watch {
         Some(Watch { queue, directories })
     }
 
-    /// Until [`END`] appears.
-    fn run(&self, seen: &Seen<'_>) {
+    /// Until [`END`] appears, or the build has ended without.
+    fn run(&self, seen: &Seen<'_>, ended: &AtomicBool) {
         let packages: HashMap<&Path, usize> = seen
             .places
             .iter()
@@ -324,6 +334,15 @@ impl Watch {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(&self.queue, &mut buffer);
         loop {
+            if events.is_buffer_empty() {
+                let mut waiting = [PollFd::new(&self.queue, PollFlags::IN)];
+                match rustix::event::poll(&mut waiting, Some(&GLANCE)) {
+                    Ok(0) if ended.load(Ordering::Acquire) => return,
+                    Ok(0) | Err(rustix::io::Errno::INTR) => continue,
+                    Ok(_) => {}
+                    Err(_) => return,
+                }
+            }
             let event = match events.next() {
                 Ok(event) => event,
                 Err(rustix::io::Errno::INTR) => continue,

@@ -9,6 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, builder::ValueParser};
 use maelstrom_runner::{
     config::{self, ClientValues, ClusterValues, Environment, Loaded, LogValues, TestRunnerValues},
     runner::{Mode, Settings},
+    size::ByteSize,
 };
 use std::{env, io::Write as _, num::NonZeroU32};
 
@@ -35,6 +36,9 @@ type Values = (
     TestRunnerValues,
     GoValues,
 );
+
+/// How much of what a test writes is kept for `-json`, at least.
+const JSON_OUTPUT_BYTES: u64 = 64 << 20;
 
 const GO_FLAGS_HELP: &str = "\
 Flags of `go test`, with one dash or two:
@@ -167,6 +171,11 @@ impl Cli {
         };
         if let Some(count) = flags.count.and_then(NonZeroU32::new) {
             settings.repeat = count;
+        }
+        if flags.json {
+            // Subtests are told of by what a test writes, so none of it may be missing.
+            let limit = &mut settings.client.inline_limit;
+            *limit = ByteSize(limit.bytes().max(JSON_OUTPUT_BYTES));
         }
         if flags.fail_fast {
             settings.stop_after = Some(NonZeroU32::MIN);

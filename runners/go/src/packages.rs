@@ -54,6 +54,7 @@ struct Listed {
     #[serde(rename = "XTestGoFiles")]
     external_test_go_files: Vec<String>,
     module: Option<ListedModule>,
+    error: Option<serde_json::Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -143,7 +144,7 @@ pub(crate) fn list(
         "list",
         "-e",
         "-find",
-        "-json=Dir,ImportPath,Name,TestGoFiles,XTestGoFiles,Module",
+        "-json=Dir,ImportPath,Name,TestGoFiles,XTestGoFiles,Module,Error",
     ]);
     command.args(listing_flags(build_flags)).arg("--");
     command.args(patterns);
@@ -176,9 +177,11 @@ fn package(listed: Listed) -> Result<Package> {
         .dir
         .strip_prefix(&module.dir)
         .unwrap_or(Path::new(""));
+    let has_files = !listed.test_go_files.is_empty() || !listed.external_test_go_files.is_empty();
     Ok(Package {
         path: path.to_string_lossy().into_owned(),
-        has_tests: !listed.test_go_files.is_empty() || !listed.external_test_go_files.is_empty(),
+        // What is wrong with a package is said when it is to be built.
+        has_tests: has_files || listed.error.is_some(),
         import_path: listed.import_path,
         name: listed.name,
         directory: listed.dir,
@@ -318,6 +321,11 @@ mod tests {
         let package = package(listed).unwrap();
         assert!(package.has_tests);
         assert_eq!(package.path, "a");
+        let broken: Listed = serde_json::from_str(
+            r#"{"ImportPath": "./nowhere", "Error": {"Err": "no such directory"}}"#,
+        )
+        .unwrap();
+        assert!(super::package(broken).unwrap().has_tests);
         let standard: Listed =
             serde_json::from_str(r#"{"Dir": "/go/src/fmt", "ImportPath": "fmt"}"#).unwrap();
         let message = super::package(standard).unwrap_err().to_string();

@@ -49,7 +49,7 @@ fn a_module_without_configuration_is_tested_as_go_test_would() {
     }
     assert_eq!(
         run.below(&format!("{FIXTURE}/verdicts TestFails")),
-        ["printed", "    verdicts_test.go:17: logged"]
+        ["printed", "    verdicts_test.go:16: logged"]
     );
     let inside = run.below(&format!("{FIXTURE}/verdicts TestFailsInside"));
     assert!(
