@@ -22,6 +22,7 @@ use crate::{
     path,
 };
 use std::{
+    cell::Cell,
     collections::HashSet,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -123,6 +124,51 @@ impl Store {
     }
 }
 
+/// What fills up the last entry of a tar file, and says that there are no more.
+const END_BYTES: u64 = 3 * 512;
+
+/// How much a tar file has given, and whether that was all.
+#[derive(Default)]
+struct Given {
+    bytes: Cell<u64>,
+    ended: Cell<bool>,
+}
+
+/// A tar file that gets a proper end if it has none: there are tools that leave it out.
+struct Ended<'a, R> {
+    reader: R,
+    given: &'a Given,
+    left_bytes: u64,
+}
+
+impl<R: Read> Read for Ended<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        if !self.given.ended.get() {
+            let read = self.reader.read(buffer)?;
+            self.given.bytes.update(|bytes| bytes + read as u64);
+            if read > 0 {
+                return Ok(read);
+            }
+            self.given.ended.set(true);
+        }
+        // A file of no entry at all is no tar file.
+        let left = if self.given.bytes.get() == 0 {
+            0
+        } else {
+            self.left_bytes
+        };
+        let length = usize::try_from(left)
+            .unwrap_or(buffer.len())
+            .min(buffer.len());
+        buffer[..length].fill(0);
+        self.left_bytes -= length as u64;
+        Ok(length)
+    }
+}
+
 /// A layer while its tar file is read.
 struct Image<'a> {
     store: &'a Store,
@@ -145,7 +191,12 @@ impl Image<'_> {
     }
 
     fn read(&mut self, reader: impl Read) -> Result<(), LayerError> {
-        let mut archive = Archive::new(reader);
+        let given = Given::default();
+        let mut archive = Archive::new(Ended {
+            reader,
+            given: &given,
+            left_bytes: END_BYTES,
+        });
         let entries = archive
             .entries()
             .map_err(|error| self.broken(error.to_string()))?;
@@ -155,7 +206,16 @@ impl Image<'_> {
                 return Err(self.broken("has more than 4,194,304 entries".into()));
             }
             let name = entry.path_bytes().into_owned();
-            self.add(&name, entry).map_err(|failure| match failure {
+            let end = entry
+                .raw_file_position()
+                .saturating_add(entry.header().entry_size().unwrap_or(0));
+            let added = self.add(&name, entry).and_then(|()| {
+                if given.ended.get() && given.bytes.get() < end {
+                    return Err("is cut off: the file ends too early".into());
+                }
+                Ok(())
+            });
+            added.map_err(|failure| match failure {
                 Failure::Entry(problem) => LayerError::Tar {
                     tar: self.source.to_owned(),
                     entry: Some(path::display(&name)),
@@ -166,7 +226,7 @@ impl Image<'_> {
             self.below.fail()?;
         }
         // Whether it is the right one shows only at its end.
-        io::copy(&mut archive.into_inner(), &mut io::sink())
+        io::copy(&mut archive.into_inner().reader, &mut io::sink())
             .map_err(|error| self.broken(error.to_string()))?;
         Ok(())
     }
