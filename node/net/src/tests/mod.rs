@@ -3,6 +3,7 @@
 mod connections;
 mod rogues;
 mod strangers;
+mod threats;
 
 use std::net::SocketAddr;
 use std::time::Duration;
