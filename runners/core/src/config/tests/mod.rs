@@ -367,6 +367,9 @@ fn print_config_shows_values_and_their_origins() {
             "cargo-maelstrom configuration {{
     log_level: Info, // default
     broker: Some(127.0.0.1:9), // --broker
+    mesh: false, // default
+    join: [], // default
+    mesh_key: None, // default
     cache_size: 2.1 GB, // {file}
     inline_limit: 1.0 MB, // default
     slots: 2, // {file}
