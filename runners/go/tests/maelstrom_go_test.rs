@@ -256,7 +256,8 @@ fn coverage_of_all_tests_is_merged() {
         return;
     }
     let module = Module::fixture();
-    let run = module.run(&["-coverprofile=ours.out", "./words", "./plain"]);
+    let arguments = ["-coverprofile=ours.out", "./words", "./plain"];
+    let run = module.run(&arguments);
     assert_eq!(run.code, Some(0), "{}{}", run.stdout, run.stderr);
     let status = std::process::Command::new("go")
         .args([
@@ -278,6 +279,14 @@ fn coverage_of_all_tests_is_merged() {
     };
     assert_eq!(lines("ours.out"), lines("go.out"));
     run.has_line("example.com/fixture/words\tcoverage: 50.0% of statements");
+    // Results that are known bring their part along, in a module as it was before.
+    let expected = lines("go.out");
+    for profile in ["ours.out", "go.out"] {
+        fs::remove_file(module.path(profile)).unwrap();
+    }
+    let again = module.run(&arguments);
+    assert!(again.stdout.contains("(cached)"), "{}", again.stdout);
+    assert_eq!(lines("ours.out"), expected);
 }
 
 #[test]
