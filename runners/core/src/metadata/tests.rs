@@ -592,7 +592,15 @@ fn default_of_go() {
 
 #[test]
 fn default_of_pytest() {
-    let got = configuration(PYTEST_DEFAULT, "t").container;
+    let got = configuration(PYTEST_DEFAULT, "t");
+    let metadata = parse(PYTEST_DEFAULT).unwrap();
+    assert!(metadata.inherits_layers_from(&got.container, "pytest"));
+    assert_eq!(got.container.layers, []);
+
+    let (_, alternative) = PYTEST_DEFAULT
+        .split_once("# Replace the first directive by this one:\n#\n")
+        .unwrap();
+    let got = configuration(&uncomment(alternative), "t").container;
     assert_nearly_empty(&got);
     let glob = |glob: &str| LayerSpec::Glob {
         glob: glob.into(),

@@ -1,0 +1,209 @@
+//! One round's view of a project.
+
+use crate::{
+    artifact::{PACKAGE, PytestArtifact, RunArguments},
+    cli::PytestArguments,
+    collection::{self, Ended},
+    surroundings::{self, Workshop},
+};
+use anyhow::Result;
+use maelstrom_runner::{
+    filter::{PytestFacts, Selection},
+    host::{self, Identity},
+    listing::CaseMetadata,
+    metadata::MetadataOptions,
+    runner::{Collected, Project, Sink, TestArtifact as _, Tools},
+};
+use maelstrom_spec::ContainerSpec;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// One round's view of a project.
+pub(crate) struct PytestProject {
+    directory: PathBuf,
+    cache: PathBuf,
+    arguments: Arc<PytestArguments>,
+    interpreter: PathBuf,
+    tools: Tools,
+    color: bool,
+    identity: Identity,
+    base: ContainerSpec,
+    /// The files that hold tests, once all have been collected.
+    files: Mutex<Option<Vec<String>>>,
+}
+
+impl PytestProject {
+    pub(crate) fn new(
+        directory: &Path,
+        cache: &Path,
+        arguments: Arc<PytestArguments>,
+        interpreter: PathBuf,
+        tools: &Tools,
+        color: bool,
+    ) -> PytestProject {
+        let identity = Identity::of_process();
+        let base = host::base_container(&identity, std::iter::once(directory));
+        PytestProject {
+            directory: directory.to_owned(),
+            cache: cache.to_owned(),
+            arguments,
+            interpreter,
+            tools: tools.clone(),
+            color,
+            identity,
+            base,
+            files: Mutex::default(),
+        }
+    }
+
+    /// Whether a file can hold tests that the arguments select.
+    fn is_asked_for(&self, file: &str) -> bool {
+        let mut paths = self
+            .arguments
+            .select
+            .iter()
+            .skip_while(|argument| argument.starts_with('-'))
+            .filter(|argument| self.directory.join(collection_path(argument)).exists())
+            .peekable();
+        paths.peek().is_none()
+            || paths.any(|path| {
+                let path = Path::new(collection_path(path));
+                let relative = path.strip_prefix(&self.directory).unwrap_or(path);
+                Path::new(file).starts_with(relative) || relative == Path::new(".")
+            })
+    }
+}
+
+/// The file or directory in what a user names: `a.py` of `a.py::t[x]`.
+fn collection_path(argument: &str) -> &str {
+    let before = argument.split('[').next().unwrap_or(argument);
+    before.split("::").next().unwrap_or(before)
+}
+
+impl Project for PytestProject {
+    type Artifact = PytestArtifact;
+
+    fn metadata_options(&self) -> MetadataOptions {
+        MetadataOptions {
+            template_variables: BTreeMap::new(),
+            predefined_containers: BTreeMap::from([(
+                surroundings::NAME.to_owned(),
+                self.base.clone(),
+            )]),
+        }
+    }
+
+    fn packages(&self, _: &Selection) -> Vec<String> {
+        vec![PACKAGE.to_owned()]
+    }
+
+    fn inventory(&self) -> Vec<(String, Option<Vec<String>>)> {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        vec![(PACKAGE.to_owned(), files.clone())]
+    }
+
+    fn selects_recorded(
+        &self,
+        selection: &Selection,
+        package: &str,
+        artifact: &str,
+        case: &str,
+        metadata: Option<&CaseMetadata>,
+    ) -> bool {
+        package == PACKAGE
+            && self.is_asked_for(artifact)
+            && selection
+                .evaluate(&PytestFacts {
+                    file: Some(artifact),
+                    case: Some(case),
+                    node_id: metadata.map(|metadata| metadata.node_id.as_str()),
+                    markers: metadata.map(|metadata| &metadata.markers[..]),
+                })
+                .is_true()
+    }
+
+    fn collect(&self, sink: &Sink<PytestArtifact>) -> Result<Collected> {
+        let ended = collection::collect(
+            &self.interpreter,
+            &self.directory,
+            &self.arguments,
+            &self.tools,
+            self.color,
+            |bytes| sink.build_output(bytes),
+        )?;
+        let (mut collection, said) = match ended {
+            Ended::Collected(collection, said) => (collection, said),
+            Ended::Failed(exit, said) => {
+                sink.output(&said);
+                return Ok(Collected::Failed(exit));
+            }
+        };
+        if collection.covers {
+            tracing::warn!(
+                "pytest-cov is off: tests run in processes of their own, whose measurements are not combined"
+            );
+        }
+        let workshop = Arc::new(Workshop::new(
+            sink.lazy_client().clone(),
+            self.tools.clone(),
+            self.identity.clone(),
+            self.base.clone(),
+            &self.directory,
+            &self.cache,
+            &collection,
+        ));
+        let run = Arc::new(RunArguments::new(
+            &self.arguments,
+            &collection,
+            &self.directory,
+        ));
+        let items = std::mem::take(&mut collection.items);
+        let artifacts = PytestArtifact::all(items, &run, &workshop);
+        if self.arguments.select.is_empty() && said.is_none() {
+            let files = artifacts.iter().map(|artifact| artifact.key().to_owned());
+            *self.files.lock().unwrap_or_else(PoisonError::into_inner) = Some(files.collect());
+        }
+        for artifact in artifacts {
+            sink.artifact(Arc::new(artifact))?;
+        }
+        Ok(match said {
+            None => Collected::Everything,
+            Some((exit, said)) => {
+                sink.output(&said);
+                Collected::Failed(exit)
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project(select: &[&str]) -> PytestProject {
+        let arguments = PytestArguments {
+            select: select.iter().copied().map(str::to_owned).collect(),
+            ..PytestArguments::default()
+        };
+        PytestProject::new(
+            Path::new("/"),
+            Path::new("/nonexistent"),
+            Arc::new(arguments),
+            PathBuf::from("python"),
+            &Tools::default(),
+            false,
+        )
+    }
+
+    #[test]
+    fn named_paths_say_which_records_count() {
+        assert!(project(&[]).is_asked_for("tests/a.py"));
+        assert!(project(&["-k", "x"]).is_asked_for("tests/a.py"));
+        let some = project(&["etc/passwd::t[a::b]", "usr"]);
+        assert!(some.is_asked_for("usr/a.py") && some.is_asked_for("etc/passwd"));
+        assert!(!some.is_asked_for("tests/a.py"));
+    }
+}

@@ -1,0 +1,141 @@
+# Collects tests with pytest in the user's own environment, and tells what that environment
+# is made of: `python -c THIS OUTPUT ARGUMENTS...` writes one JSON object to the file OUTPUT.
+
+
+class Collector:
+    """Takes note of every collected test, and of what importing each module left behind that a
+    forked process cannot take along."""
+
+    def __init__(self):
+        self.items = []
+        self.unfit = {}
+        self.config = None
+        self.before = None
+        self.known = set(descriptors())
+
+    def pytest_configure(self, config):
+        self.config = config
+
+    def pytest_collectstart(self, collector):
+        if self.before is None:
+            self.before = traces(self.known)
+            if self.before:
+                self.unfit[""] = self.before[0]
+            # What pytest has opened by now is its own.
+            self.known = set(descriptors())
+            self.before = traces(self.known, True)
+
+    def pytest_collectreport(self, report):
+        after = traces(self.known, True)
+        new = [trace for trace in after if trace not in self.before]
+        if new:
+            self.unfit.setdefault(report.nodeid.split("::")[0], new[0])
+        self.before = after
+
+    def pytest_collection_finish(self, session):
+        for item in session.items:
+            own = getattr(item, "own_markers", [])
+            name = item.location[2] or item.name
+            self.items.append(
+                {
+                    "node_id": item.nodeid,
+                    "name": name,
+                    "markers": sorted({mark.name for mark in own}),
+                    "ignored": is_skipped(item, own),
+                }
+            )
+
+
+def is_skipped(item, own):
+    """Whether the test's own markers say that it is skipped."""
+    names = {mark.name for mark in own}
+    if "skip" in names:
+        return True
+    if "skipif" not in names:
+        return False
+    try:
+        from _pytest.skipping import evaluate_skip_marks
+
+        return evaluate_skip_marks(item) is not None
+    except BaseException:
+        # Whatever is wrong with the condition is for the test to report.
+        return False
+
+
+def top_level(modules):
+    """The directories and files that imported packages lie in."""
+    trees, files = set(), set()
+    for name, module in list(modules.items()):
+        if "." in name or name in ("__main__", "__mp_main__"):
+            continue
+        try:
+            paths = getattr(module, "__path__", None)
+            if paths is not None:
+                trees.update(os.path.abspath(path) for path in list(paths) if isinstance(path, str))
+            elif isinstance(getattr(module, "__file__", None), str):
+                files.add(os.path.abspath(module.__file__))
+        except Exception:
+            continue
+        # What `pip install --editable` leaves when it cannot do with a path.
+        for attribute in ("MAPPING", "NAMESPACES"):
+            mapping = getattr(module, attribute, None)
+            if name.startswith("__editable__") and isinstance(mapping, dict):
+                for value in mapping.values():
+                    for path in [value] if isinstance(value, str) else value:
+                        (trees if os.path.isdir(path) else files).add(os.path.abspath(path))
+    return sorted(trees), sorted(files)
+
+
+def environment():
+    import site
+    import sysconfig
+
+    paths = sysconfig.get_paths()
+    base = {"base": sys.base_prefix, "platbase": sys.base_exec_prefix}
+    base.update(installed_base=sys.base_prefix, installed_platbase=sys.base_exec_prefix)
+    standard = sysconfig.get_paths(vars=base)
+    sites = list(site.getsitepackages()) if hasattr(site, "getsitepackages") else []
+    if getattr(site, "ENABLE_USER_SITE", False):
+        sites.append(site.getusersitepackages())
+    trees, files = top_level(sys.modules)
+    return {
+        "executable": os.path.abspath(sys.executable),
+        "base_executable": os.path.abspath(getattr(sys, "_base_executable", None) or sys.executable),
+        "prefix": sys.prefix,
+        "base_prefix": sys.base_prefix,
+        "standard": sorted({standard["stdlib"], standard["platstdlib"], paths["stdlib"]}),
+        "base_sites": sorted({standard["purelib"], standard["platlib"]}),
+        "sites": sorted(set(sites) | {paths["purelib"], paths["platlib"]}),
+        "path": [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)],
+        "trees": trees,
+        "files": files,
+    }
+
+
+def main():
+    output, arguments = sys.argv[1], sys.argv[2:]
+    import pytest
+
+    collector = Collector()
+    code = start(pytest, arguments, collector)
+    config = collector.config
+    option = getattr(config, "option", None)
+    result = {
+        "code": code,
+        "items": collector.items,
+        "unfit": collector.unfit,
+        "environment": environment(),
+        "pytest": pytest.__version__,
+        "root": str(getattr(config, "rootpath", None) or getattr(config, "rootdir", os.getcwd())),
+        "distributes": bool(getattr(option, "numprocesses", None) or getattr(option, "tx", None)),
+        "covers": bool(getattr(option, "cov_source", None)),
+    }
+    with open(output, "w") as file:
+        json.dump(result, file)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads that a test module started do not hold this up.
+    os._exit(code)
+
+
+main()

@@ -1,0 +1,247 @@
+
+# Imports and collects once, stops before the first test, and forks for every test that it is asked
+# to run: `python -c THIS ARGUMENTS...`, started as the documentation of templates says.
+
+import ctypes
+import errno
+import gc
+import socket
+import struct
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+CLONE_NEWPID = 0x20000000
+PR_SET_DUMPABLE = 4
+PR_CAPBSET_DROP = 24
+MADV_COLLAPSE = 25
+HUGE_PAGE_BYTES = 2 << 20
+MAX_PACKET_BYTES = 80 << 10
+
+
+def check(result, doing):
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, "%s: %s" % (doing, os.strerror(number)))
+    return result
+
+
+class Runtime:
+    """The other end: who asks for forks."""
+
+    def __init__(self):
+        take = os.environ.pop
+        self.socket = socket.socket(fileno=int(take("MAELSTROM_TEMPLATE_FD")))
+        self.socket.set_inheritable(False)
+        self.capabilities = int(take("MAELSTROM_TEMPLATE_CAPABILITIES"), 16)
+        self.leads_session = take("MAELSTROM_TEMPLATE_SESSION") == "1"
+
+    def say(self, text):
+        self.socket.send(text.encode(errors="replace")[:4096])
+
+    def receive(self):
+        """The number of the next fork, what it is told, and its descriptors."""
+        size = struct.calcsize("8i")
+        packet, ancillary, _, _ = self.socket.recvmsg(MAX_PACKET_BYTES, socket.CMSG_SPACE(size))
+        received = []
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                count = len(data) // struct.calcsize("i")
+                received.extend(struct.unpack_from("%di" % count, data))
+        if not packet:
+            os._exit(0)
+        line, _, payload = packet.partition(b"\n")
+        return line.split()[1].decode(), payload, received
+
+    def enter(self, received, mirrored, kept, directory):
+        """Makes this process, which was just forked, one of the container's."""
+        streams, (_, user, ipc, mount), network = received[:3], received[3:7], received[7:]
+        for namespace in network + [user, ipc, mount]:
+            check(LIBC.setns(namespace, 0), "entering a namespace")
+        os.chdir(directory)
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+        for number, stream in mirrored.items():
+            os.dup2(stream, number, inheritable=False)
+        for number in received + [self.socket.fileno()]:
+            os.close(number)
+        self.socket.detach()
+        close_all_but(kept)
+        if self.leads_session:
+            os.setsid()
+        else:
+            os.setpgid(0, 0)
+        drop_capabilities(self.capabilities)
+        check(LIBC.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0), "allowing to be traced")
+
+
+def close_all_but(kept):
+    numbers = sorted(kept)
+    for low, high in zip(numbers, numbers[1:] + [1 << 16]):
+        if high - low > 1:
+            os.closerange(low + 1, high)
+
+
+def drop_capabilities(mask):
+    for number in range(64):
+        if not mask >> number & 1 and LIBC.prctl(PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
+            break
+    header = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0))
+    data = ctypes.create_string_buffer(24)
+    check(LIBC.capget(header, data), "reading capabilities")
+    low, high = mask & 0xFFFFFFFF, mask >> 32
+    permitted = struct.unpack_from("I", data, 4)[0] & low, struct.unpack_from("I", data, 16)[0] & high
+    struct.pack_into("6I", data, 0, permitted[0], permitted[0], 0, permitted[1], permitted[1], 0)
+    check(LIBC.capset(header, data), "dropping capabilities")
+
+
+def gather_memory():
+    """Leaves little for forks to copy: drops garbage, and makes page tables small by huge pages."""
+    gc.collect()
+    gc.collect()
+    gc.freeze()
+    if hasattr(LIBC, "malloc_trim"):
+        LIBC.malloc_trim(0)
+    with open("/proc/self/maps") as maps:
+        lines = maps.readlines()
+    for line in lines:
+        fields = line.split()
+        if fields[1] != "rw-p" or len(fields) > 5 and fields[5] != "[heap]":
+            continue
+        low, high = (int(bound, 16) for bound in fields[0].split("-"))
+        low = -(-low // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES
+        while low + HUGE_PAGE_BYTES <= high:
+            where, size = ctypes.c_void_p(low), ctypes.c_size_t(HUGE_PAGE_BYTES)
+            if LIBC.madvise(where, size, MADV_COLLAPSE) < 0 and ctypes.get_errno() == errno.EINVAL:
+                # Linux has this since 6.1.
+                return
+            low += HUGE_PAGE_BYTES
+
+
+def listing(directory):
+    try:
+        return set(os.listdir(directory)) - {"__pycache__", ".pytest_cache"}
+    except OSError:
+        return set()
+
+
+class Template:
+    """A plugin that takes the place of running all tests."""
+
+    def __init__(self, runtime):
+        self.runtime = runtime
+        self.known = set(descriptors())
+        self.places = {place: listing(place) for place in ("/tmp", os.getcwd(), os.path.expanduser("~"))}
+        self.forked = False
+
+    def run(self, session):
+        config = session.config
+        manager = config.pluginmanager
+        capture = manager.getplugin("capturemanager")
+        if capture is not None:
+            capture.stop_global_capturing()
+        # These remember results for the next run, of which no test knows.
+        for name in ("lfplugin", "nfplugin", "stepwiseplugin"):
+            plugin = manager.getplugin(name)
+            if plugin is not None:
+                manager.unregister(plugin)
+        # Deselected tests are many and of no use.
+        reporter = manager.getplugin("terminalreporter")
+        getattr(reporter, "stats", {}).pop("deselected", None)
+        getattr(session, "_collection_cache", {}).clear()
+        items = {}
+        for item in session.items:
+            items.setdefault(item.nodeid, []).append(item)
+        gather_memory()
+        self.refuse_what_forks_would_miss()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.serve(session, items)
+        if capture is not None:
+            capture.start_global_capturing()
+            capture.suspend_global_capture()
+
+    def refuse_what_forks_would_miss(self):
+        found = traces(self.known)
+        for place, before in self.places.items():
+            new = listing(place) - before
+            if new:
+                found.append("created %s" % os.path.join(place, min(new)))
+        if found:
+            self.runtime.say("refuse collecting the tests %s" % found[0])
+            os._exit(0)
+
+    def serve(self, session, items):
+        """Returns in forked processes only."""
+        directory = os.getcwd()
+        streams = {identity(number): number for number in (2, 1)}
+        mirrored, kept = {}, {0, 1, 2}
+        for number, what in descriptors().items():
+            if number < 3:
+                continue
+            try:
+                stream = streams.get(identity(number))
+            except OSError:
+                continue
+            if stream is not None:
+                mirrored[number] = stream
+            if stream is not None or what in ("/dev/null", "/dev/urandom", "/dev/random"):
+                kept.add(number)
+        self.runtime.say("ready")
+        while True:
+            request, payload, received = self.runtime.receive()
+            try:
+                chosen = items.get(json.loads(payload)["node_id"])
+                if chosen is None:
+                    raise LookupError("the template has not collected this test")
+                check(LIBC.setns(received[3], CLONE_NEWPID), "entering a PID namespace")
+                child = os.fork()
+            except BaseException as error:
+                self.runtime.say("failed %s %s" % (request, error))
+                for number in received:
+                    os.close(number)
+                continue
+            if child == 0:
+                self.forked = True
+                self.runtime.enter(received, mirrored, kept, directory)
+                session.items[:] = chosen
+                session.testscollected = len(chosen)
+                if "numpy.random" in sys.modules:
+                    sys.modules["numpy.random"].seed()
+                return
+            for number in received:
+                os.close(number)
+            _, status = os.waitpid(child, 0)
+            self.runtime.say("ended %s %d" % (request, status))
+
+
+def main():
+    runtime = Runtime()
+    import pytest
+
+    class Plugin(Template):
+        @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+        def pytest_runtestloop(self, session):
+            self.run(session)
+            yield
+            if session.testsfailed == 0:
+                # Nobody reads what is said of a test that passed.
+                session.config.hook.pytest_terminal_summary = lambda **_: []
+
+    plugin = Plugin(runtime)
+    code = 3
+    try:
+        code = start(pytest, sys.argv[1:], plugin)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    if not plugin.forked:
+        runtime.say("refuse pytest ended with code %d while it collected the tests" % code)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            pass
+    os._exit(code)
+
+
+main()

@@ -1,0 +1,160 @@
+//! The container `pytest`: what a test would see if `pytest` ran it here. It holds for every test
+//! of a project without a metadata file, and directives can build on it.
+//!
+//! | layer | changes with |
+//! |---|---|
+//! | system files, devices, users, time zones | the machine |
+//! | base programs and their libraries | the machine |
+//! | the interpreter and its standard library | the machine |
+//! | installed packages | an installation |
+//! | the project's files, and sources installed as editable | an edit |
+
+use crate::{
+    collection::{Collection, HIDDEN_DIRECTORY, hash_seed},
+    environment,
+    layers::{PythonTrees, virtual_environments},
+};
+use maelstrom_runner::{
+    host::{self, Identity, ProjectPlaces, SharedLayers},
+    runner::{LazyClient, Tools},
+};
+use maelstrom_spec::ContainerSpec;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+
+/// The name that directives use.
+pub(crate) const NAME: &str = "pytest";
+
+/// Files that make a directory a project of Python.
+const MANIFESTS: [&str; 6] = [
+    "pyproject.toml",
+    "setup.py",
+    "setup.cfg",
+    "pytest.ini",
+    "tox.ini",
+    "conftest.py",
+];
+
+/// What containers are made of, for all tests of a round.
+pub(crate) struct Workshop {
+    client: Arc<LazyClient>,
+    tools: Tools,
+    identity: Identity,
+    /// The container `pytest` as metadata files see it, without layers.
+    pub(crate) base: ContainerSpec,
+    /// Where pytest was started.
+    directory: PathBuf,
+    cache: PathBuf,
+    python: PythonTrees,
+    /// The interpreter that runs tests.
+    pub(crate) executable: PathBuf,
+    roots: Vec<PathBuf>,
+    container: OnceLock<Result<ContainerSpec, String>>,
+}
+
+impl Workshop {
+    pub(crate) fn new(
+        client: Arc<LazyClient>,
+        tools: Tools,
+        identity: Identity,
+        base: ContainerSpec,
+        directory: &Path,
+        cache: &Path,
+        collection: &Collection,
+    ) -> Workshop {
+        let mut roots = vec![directory.to_owned()];
+        if directory.starts_with(&collection.root) {
+            roots[0] = collection.root.clone();
+        } else if !collection.root.starts_with(directory) {
+            roots.push(collection.root.clone());
+        }
+        let python = PythonTrees::new(&collection.environment, &roots);
+        Workshop {
+            client,
+            tools,
+            identity,
+            base,
+            directory: directory.to_owned(),
+            cache: cache.to_owned(),
+            python,
+            executable: collection.environment.executable.clone(),
+            roots,
+            container: OnceLock::new(),
+        }
+    }
+
+    /// The container `pytest`. The first caller makes its layers.
+    pub(crate) fn container(&self) -> Result<ContainerSpec, String> {
+        self.container.get_or_init(|| self.make()).clone()
+    }
+
+    fn make(&self) -> Result<ContainerSpec, String> {
+        let client = self.client.get().map_err(|error| error.to_string())?;
+        let (store, context) = (client.store(), client.build_context());
+        let places = self.places();
+        let made = std::thread::scope(|scope| {
+            let interpreter =
+                scope.spawn(|| self.python.interpreter.layers(store, context, &self.cache));
+            let environment =
+                scope.spawn(|| self.python.environment.layers(store, context, &self.cache));
+            let shared =
+                SharedLayers::prepare(store, context, &self.identity, &places, &self.tools)?;
+            let joined = |handle: std::thread::ScopedJoinHandle<'_, _>| {
+                handle
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            let [system, programs, project] = shared.ids();
+            let mut layers = vec![system, programs];
+            layers.extend(joined(interpreter)?);
+            layers.extend(joined(environment)?);
+            layers.push(project);
+            Ok(layers)
+        });
+        let layers = made.map_err(|error: maelstrom_content::LayerError| error.to_string())?;
+        let user: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let distribution = self.directory.file_name().unwrap_or_default();
+        let variables = environment::variables(
+            &user,
+            &self.identity.home,
+            &distribution.to_string_lossy(),
+            hash_seed(),
+        );
+        let inside = self
+            .roots
+            .iter()
+            .map(PathBuf::as_path)
+            .chain(self.python.inside());
+        Ok(ContainerSpec {
+            layers: layers.into_iter().map(host::built).collect(),
+            environment: vec![host::literal_environment(&variables)],
+            working_directory: Some(self.directory.clone()),
+            ..host::base_container(&self.identity, inside)
+        })
+    }
+
+    fn places(&self) -> ProjectPlaces {
+        let mut excluded = vec![self.directory.join(HIDDEN_DIRECTORY)];
+        excluded.extend(self.python.environment.roots.iter().cloned());
+        for root in &self.roots {
+            excluded.extend(virtual_environments(root));
+        }
+        ProjectPlaces {
+            roots: self
+                .roots
+                .iter()
+                .chain(&self.python.sources)
+                .cloned()
+                .collect(),
+            excluded,
+            // Compiled modules do not fit their sources, whose times are normalised.
+            excluded_names: vec!["__pycache__"],
+            manifests: MANIFESTS.into(),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The template: an interpreter in a container that imports pytest and all test modules once, and
+//! forks for every test.
+
+use crate::{
+    artifact::{file_of, run_options},
+    cli::PytestArguments,
+    collection::{Collection, Item},
+};
+use maelstrom_runner::runner::TemplateCommand;
+use serde_json::json;
+use std::{collections::BTreeSet, path::Path};
+
+/// Runs in the container's interpreter.
+const SCRIPT: &str = concat!(
+    include_str!("python/common.py"),
+    include_str!("python/template.py")
+);
+
+/// How long the names of modules may be that the template is told to leave out, in bytes. With
+/// more it imports some that no test needs.
+const MAX_IGNORED_BYTES: usize = 64 << 10;
+
+/// Which tests are run in forks, and of what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Templates {
+    /// `None`: no tests are.
+    arguments: Option<Vec<String>>,
+    /// Files and directories whose tests get fresh interpreters.
+    unfit: BTreeSet<String>,
+}
+
+impl Templates {
+    /// `is_run` says which tests are run at all.
+    pub(crate) fn new(
+        given: &PytestArguments,
+        collection: &Collection,
+        is_run: impl Fn(&Item) -> bool,
+    ) -> Templates {
+        if given.fresh_interpreters {
+            return Templates::default();
+        }
+        for (name, why) in &collection.unfit {
+            match name.as_str() {
+                "" => tracing::warn!(
+                    "every test gets a fresh interpreter, which is slow: before the first test module was imported, something {why}"
+                ),
+                _ => tracing::warn!(
+                    "the tests of {name} get fresh interpreters, which is slow: importing it {why}"
+                ),
+            }
+        }
+        if collection.unfit.contains_key("") {
+            return Templates::default();
+        }
+        let unfit: BTreeSet<String> = collection.unfit.keys().cloned().collect();
+        let files: BTreeSet<&str> = collection
+            .items
+            .iter()
+            .map(|item| file_of(&item.node_id))
+            .collect();
+        let run: BTreeSet<&str> = collection
+            .items
+            .iter()
+            .filter(|item| is_run(item))
+            .map(|item| file_of(&item.node_id))
+            .collect();
+        let unused: Vec<&str> = files.difference(&run).copied().collect();
+        let mut ignored: Vec<&str> = unfit.iter().map(String::as_str).collect();
+        if unused.iter().map(|name| name.len()).sum::<usize>() <= MAX_IGNORED_BYTES {
+            ignored.extend(unused);
+        }
+        let mut arguments = vec!["-c".to_owned(), SCRIPT.to_owned()];
+        arguments.extend(run_options(given, collection));
+        arguments.extend(given.collect.iter().cloned());
+        for name in ignored {
+            let path = collection.root.join(name);
+            arguments.push(format!("--ignore={}", path.display()));
+        }
+        arguments.extend(given.select.iter().cloned());
+        Templates {
+            arguments: Some(arguments),
+            unfit,
+        }
+    }
+
+    /// How the template is started that forks for the tests of a file.
+    pub(crate) fn command(&self, file: &str, interpreter: &str) -> Option<TemplateCommand> {
+        let is_unfit = self
+            .unfit
+            .iter()
+            .any(|unfit| Path::new(file).starts_with(unfit));
+        if is_unfit {
+            return None;
+        }
+        Some(TemplateCommand {
+            program: interpreter.to_owned(),
+            arguments: self.arguments.clone()?,
+        })
+    }
+}
+
+/// What a fork is told to run one test.
+pub(crate) fn payload(node_id: &str) -> Vec<u8> {
+    json!({ "node_id": node_id }).to_string().into_bytes()
+}

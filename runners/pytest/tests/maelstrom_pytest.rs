@@ -1,0 +1,229 @@
+//! The built program on real projects.
+
+mod support;
+
+use support::Project;
+
+const KINDS: &str = r#"
+import os
+import pytest
+
+def test_ok(session_directory, module_number):
+    assert session_directory.exists() and module_number == 1
+
+def test_again(module_number):
+    assert module_number == 1
+
+def test_fails():
+    print("said before")
+    assert 1 == 2
+
+@pytest.mark.skip
+def test_skip(): pass
+
+@pytest.mark.skipif("os.sep == '/'", reason="here")
+def test_skipif(): pass
+
+def test_skips_itself():
+    pytest.skip("not today")
+
+@pytest.mark.xfail
+def test_xfail():
+    assert False
+
+@pytest.mark.xfail(strict=True)
+def test_strict(): pass
+
+@pytest.mark.parametrize("x", ["a::b", "a b", "é", "a/b[c]", "", "x\ny", "-k", "$HOME"])
+def test_parameters(x): pass
+
+class TestClass:
+    def test_method(self, tmp_path):
+        (tmp_path / "x").write_text("x")
+
+@pytest.fixture
+def broken():
+    raise RuntimeError("no such luck")
+
+def test_error(broken): pass
+
+def test_exit():
+    os._exit(3)
+"#;
+
+const CONFTEST: &str = r#"
+import pytest
+
+@pytest.fixture(scope="session")
+def session_directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("session")
+
+@pytest.fixture(scope="module")
+def module_number(counter=[]):
+    counter.append(1)
+    return len(counter)
+"#;
+
+const UNITTEST: &str = "
+import unittest
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        self.x = 1
+
+    def test_one(self):
+        self.assertEqual(self.x, 1)
+
+    @unittest.skip('x')
+    def test_skipped(self): pass
+
+    def test_two(self):
+        self.fail('told so')
+";
+
+#[test]
+fn verdicts_are_pytests() {
+    let project = Project::new(&[
+        ("tests/test_kinds.py", KINDS),
+        ("tests/conftest.py", CONFTEST),
+        ("tests/sub/test_unit.py", UNITTEST),
+        (
+            "pyproject.toml",
+            "[tool.pytest.ini_options]\naddopts = '-n 2'\npythonpath = ['src']\n",
+        ),
+        ("src/package/__init__.py", ""),
+        ("src/space/part.py", "value = 7"),
+        (
+            "tests/test_layout.py",
+            "import package, space.part\ndef test_import(): assert space.part.value == 7\n",
+        ),
+    ]);
+    let run = project.run(&[]);
+    let kinds = |name: &str| format!("tests/test_kinds.py::{name}");
+    for (name, verdict) in [
+        ("test_ok", "OK"),
+        ("test_again", "OK"),
+        ("test_fails", "FAIL"),
+        ("test_skip", "IGNORED"),
+        ("test_skipif", "IGNORED"),
+        ("test_skips_itself", "IGNORED"),
+        ("test_xfail", "OK"),
+        ("test_strict", "FAIL"),
+        ("test_parameters[a::b]", "OK"),
+        ("test_parameters[a b]", "OK"),
+        ("test_parameters[\\xe9]", "OK"),
+        ("test_parameters[a/b[c]]", "OK"),
+        ("test_parameters[]", "OK"),
+        ("test_parameters[x\\ny]", "OK"),
+        ("test_parameters[-k]", "OK"),
+        ("test_parameters[$HOME]", "OK"),
+        ("TestClass::test_method", "OK"),
+        ("test_error", "FAIL"),
+        ("test_exit", "FAIL"),
+    ] {
+        assert_eq!(run.verdict(&kinds(name)), verdict, "{name}");
+    }
+    let unit = |name: &str| format!("tests/sub/test_unit.py::Case::{name}");
+    assert_eq!(run.verdict(&unit("test_one")), "OK");
+    assert_eq!(run.verdict(&unit("test_skipped")), "IGNORED");
+    assert_eq!(run.verdict(&unit("test_two")), "FAIL");
+    assert_eq!(run.verdict("tests/test_layout.py::test_import"), "OK");
+    let below = run.below(&kinds("test_fails"));
+    assert!(
+        below.contains("assert 1 == 2") && below.contains("said before"),
+        "{below}"
+    );
+    assert!(!below.contains("test session starts") && !below.contains("short test summary"));
+    assert!(run.below(&kinds("test_error")).contains("no such luck"));
+    assert!(
+        run.stdout.contains("Successful Tests:        14\n"),
+        "{}",
+        run.stdout
+    );
+    assert!(matches!(run.code, Some(1 | 3)), "{:?}", run.code);
+    // Nothing of the tests stays behind.
+    assert!(!project.path(".pytest_cache").exists());
+}
+
+#[test]
+fn selecting_as_pytest_users_do() {
+    let project = Project::new(&[
+        (
+            "a/test_a.py",
+            "import pytest\n@pytest.mark.slow\ndef test_slow(): pass\ndef test_quick(): pass\nclass TestX:\n    def test_m(self): pass\n",
+        ),
+        ("b/test_b.py", "def test_quick(): pass\n"),
+        ("pytest.ini", "[pytest]\nmarkers = slow: takes long\n"),
+    ]);
+    for (arguments, expected) in [
+        (
+            &[][..],
+            &[
+                "a/test_a.py::test_slow",
+                "a/test_a.py::test_quick",
+                "a/test_a.py::TestX::test_m",
+                "b/test_b.py::test_quick",
+            ][..],
+        ),
+        (&["-m", "slow"], &["a/test_a.py::test_slow"]),
+        (
+            &["-m", "not slow", "-k", "quick", "b"],
+            &["b/test_b.py::test_quick"],
+        ),
+        (&["a/test_a.py::TestX"], &["a/test_a.py::TestX::test_m"]),
+        (
+            &["-i", "markers.contains(slow)"],
+            &["a/test_a.py::test_slow"],
+        ),
+        (
+            &["-i", "name.equals(TestX.test_m)"],
+            &["a/test_a.py::TestX::test_m"],
+        ),
+        (
+            &["-x", "file.starts_with(a/)"],
+            &["b/test_b.py::test_quick"],
+        ),
+        (&["--deselect", "a"], &["b/test_b.py::test_quick"]),
+    ] {
+        let mut all = vec!["--list"];
+        all.extend(arguments);
+        let run = project.run(&all);
+        let listed: Vec<&str> = run.stdout.lines().filter(|line| !line.is_empty()).collect();
+        assert_eq!(listed, expected, "{arguments:?} {}", run.stderr);
+        assert_eq!(run.code, Some(0));
+    }
+}
+
+#[test]
+fn collection_errors_are_shown_as_pytest_shows_them() {
+    let project = Project::new(&[("test_a.py", "import nonsense_that_is_not_there\n")]);
+    let run = project.run(&[]);
+    assert_eq!(run.code, project.pytest(&[]).code);
+    assert!(
+        run.stdout.contains("ERROR collecting test_a.py")
+            && run
+                .stdout
+                .contains("No module named 'nonsense_that_is_not_there'"),
+        "{}",
+        run.stdout
+    );
+    let empty = Project::new(&[]);
+    assert_eq!(empty.run(&[]).code, Some(5));
+    assert_eq!(empty.run(&["gone.py"]).code, Some(4));
+    let run = project.run_without_path(&[]);
+    assert!(
+        run.code == Some(1) && run.stderr.contains("python"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn init_writes_a_file_that_changes_nothing() {
+    let project = Project::new(&[("test_a.py", "def test_a(): pass\n")]);
+    assert_eq!(project.run(&["--init"]).code, Some(0));
+    assert_eq!(project.run(&["--init"]).code, Some(1));
+    let run = project.run(&[]);
+    assert_eq!(run.verdict("test_a.py::test_a"), "OK");
+    assert_eq!(run.code, Some(0), "{}", run.stdout);
+}
