@@ -52,6 +52,16 @@ compare *ARGS:
     cargo build --release -p cargo-maelstrom
     python3 tests/compare/crates.py compare {{ ARGS }}
 
+# Compare verdicts with pytest on projects from PyPI, node id by node id: `just compare-pytest`, `just compare-pytest jinja2`
+compare-pytest *ARGS:
+    cargo build --release -p maelstrom-pytest
+    python3 tests/compare/sdists.py {{ ARGS }}
+
+# Wall time beside pytest and pytest-xdist: `just bench-pytest`, `just bench-pytest --all click`
+bench-pytest *ARGS:
+    cargo build --release -p maelstrom-pytest
+    python3 bench/pytest.py {{ ARGS }}
+
 # The property tests of every parser, decoder and core, with many more cases: `just fuzz`, `just fuzz 5000 parses`
 fuzz CASES="100000" FILTER="":
     PROPTEST_CASES={{ CASES }} cargo test --release --tests -p maelstrom-spec -p maelstrom-pull -p maelstrom-gossip -p maelstrom-dispatch -- {{ FILTER }}

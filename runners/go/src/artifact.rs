@@ -244,6 +244,7 @@ impl TestArtifact for GoArtifact {
                 None => Vec::new(),
             },
             time_limit: workshop.options.kill_after(),
+            template: None,
             imitates_host,
         })
     }

@@ -5,6 +5,7 @@ use crate::{
     collection::{Collection, Item},
     output,
     surroundings::{self, Workshop},
+    template::{self, Templates},
 };
 use maelstrom_runner::{
     filter::{Facts, Pattern, PytestFacts},
@@ -35,6 +36,7 @@ pub(crate) struct PytestArtifact {
     places: HashMap<String, usize>,
     run: Arc<RunArguments>,
     workshop: Arc<Workshop>,
+    templates: Arc<Templates>,
 }
 
 /// What pytest is told to run a test.
@@ -53,15 +55,8 @@ impl RunArguments {
         collection: &Collection,
         directory: &Path,
     ) -> RunArguments {
-        let mut arguments = vec!["-m".to_owned(), "pytest".to_owned(), "--verbose".to_owned()];
-        arguments.extend(given.always.iter().chain(&given.test).cloned());
-        if collection.distributes {
-            // One test a container: there is nothing to distribute.
-            arguments.push("-n0".to_owned());
-        }
-        if collection.covers {
-            arguments.push("--no-cov".to_owned());
-        }
+        let mut arguments = vec!["-m".to_owned(), "pytest".to_owned()];
+        arguments.extend(run_options(given, collection));
         RunArguments {
             arguments,
             prefix: prefix(directory, &collection.root),
@@ -75,6 +70,20 @@ impl RunArguments {
         }
         self.arguments.iter().cloned().chain([name]).collect()
     }
+}
+
+/// The options of every process that runs tests.
+pub(crate) fn run_options(given: &PytestArguments, collection: &Collection) -> Vec<String> {
+    let mut options = vec!["--verbose".to_owned()];
+    options.extend(given.always.iter().chain(&given.test).cloned());
+    if collection.distributes {
+        // One test a container: there is nothing to distribute.
+        options.push("-n0".to_owned());
+    }
+    if collection.covers {
+        options.push("--no-cov".to_owned());
+    }
+    options
 }
 
 /// The way from one directory to another.
@@ -97,6 +106,7 @@ impl PytestArtifact {
         items: Vec<Item>,
         run: &Arc<RunArguments>,
         workshop: &Arc<Workshop>,
+        templates: &Arc<Templates>,
     ) -> Vec<PytestArtifact> {
         let mut order: Vec<String> = Vec::new();
         let mut files: BTreeMap<String, Vec<Item>> = BTreeMap::new();
@@ -129,6 +139,7 @@ impl PytestArtifact {
                     items,
                     run: run.clone(),
                     workshop: workshop.clone(),
+                    templates: templates.clone(),
                 }
             })
             .collect()
@@ -183,13 +194,8 @@ impl TestArtifact for PytestArtifact {
     }
 
     fn facts<'a>(&'a self, case: &'a Case) -> impl Facts + 'a {
-        let item = self.item(case);
-        PytestFacts {
-            file: Some(&self.file),
-            case: Some(&case.name),
-            node_id: item.map(|item| item.node_id.as_str()),
-            markers: item.map(|item| &item.markers[..]),
-        }
+        self.item(case)
+            .map_or_else(PytestFacts::default, |item| item.facts(&self.file))
     }
 
     fn display_name(&self, case: &Case) -> String {
@@ -223,8 +229,10 @@ impl TestArtifact for PytestArtifact {
         };
         Ok(Surroundings {
             container: host::parentless(collapsed),
+            template: self.templates.command(&self.file, &program),
             program,
             imitates_host,
+            ..Surroundings::default()
         })
     }
 
@@ -233,6 +241,10 @@ impl TestArtifact for PytestArtifact {
             .item(case)
             .map_or(case.name.as_str(), |item| &item.node_id);
         self.run.of(node_id)
+    }
+
+    fn template_payload(&self, case: &Case) -> Vec<u8> {
+        template::payload(self.item(case).map_or(&case.name, |item| &item.node_id))
     }
 
     fn clean_stdout<'a>(&self, _: &Case, stdout: &'a [u8]) -> &'a [u8] {

@@ -16,6 +16,9 @@ maelstrom_runner::config_values! {
         pub(crate) extra_pytest_args: Vec<String> [value_name("ARG")],
         /// Arguments for pytest when it collects tests.
         pub(crate) extra_pytest_collect_args: Vec<String> [value_name("ARG")],
+        /// Start a fresh interpreter for every test, instead of one that imports everything once and
+        /// forks for each test.
+        pub(crate) no_template: bool,
         /// Arguments for pytest when it runs tests.
         pub(crate) extra_pytest_test_args: Vec<String> [trailing(), value_name("ARGS")],
     }
@@ -46,6 +49,8 @@ pub(crate) struct PytestArguments {
     pub(crate) collect: Vec<String>,
     /// When it runs tests.
     pub(crate) test: Vec<String>,
+    /// Whether every test gets a fresh interpreter.
+    pub(crate) fresh_interpreters: bool,
 }
 
 /// Reads the command line and the configuration of this process, or ends it.
@@ -180,6 +185,7 @@ impl Cli {
                 select,
                 collect: pytest.extra_pytest_collect_args,
                 test: pytest.extra_pytest_test_args,
+                fresh_interpreters: pytest.no_template,
             },
         }
     }
@@ -225,6 +231,7 @@ mod tests {
             "--extra-pytest-args=no:randomly",
             "--extra-pytest-collect-args",
             "--strict-markers",
+            "--no-template",
             "--",
             "--tb=short",
         ])
@@ -248,6 +255,7 @@ mod tests {
                 .into(),
                 collect: vec!["--strict-markers".into()],
                 test: vec!["--tb=short".into()],
+                fresh_interpreters: true,
             }
         );
         assert_eq!(cli.settings.mode, Mode::Run);

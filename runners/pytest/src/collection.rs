@@ -2,9 +2,13 @@
 
 use crate::cli::PytestArguments;
 use anyhow::{Context as _, Result, bail};
-use maelstrom_runner::runner::{Exit, Tools};
+use maelstrom_runner::{
+    filter::PytestFacts,
+    runner::{Exit, Tools},
+};
 use serde::Deserialize;
 use std::{
+    collections::BTreeMap,
     ffi::OsStr,
     fs,
     io::{self, Read},
@@ -35,6 +39,9 @@ pub(crate) struct Collection {
     code: i32,
     /// In the order in which pytest would run them.
     pub(crate) items: Vec<Item>,
+    /// Modules and directories that a forked process cannot take along, and why; the empty name
+    /// stands for all.
+    pub(crate) unfit: BTreeMap<String, String>,
     /// What the interpreter is made of.
     pub(crate) environment: PythonEnvironment,
     /// The directory that node ids start from.
@@ -52,6 +59,18 @@ pub(crate) struct Item {
     pub(crate) name: String,
     pub(crate) markers: Vec<String>,
     pub(crate) ignored: bool,
+}
+
+impl Item {
+    /// What patterns can ask of it.
+    pub(crate) fn facts<'a>(&'a self, file: &'a str) -> PytestFacts<'a> {
+        PytestFacts {
+            file: Some(file),
+            case: Some(&self.name),
+            node_id: Some(&self.node_id),
+            markers: Some(&self.markers),
+        }
+    }
 }
 
 /// What an interpreter is made of. All paths are absolute.

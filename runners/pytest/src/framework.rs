@@ -13,7 +13,7 @@ use maelstrom_runner::{
     metadata::PYTEST_DEFAULT,
     runner::{Framework, Places, Settings, Tools},
 };
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 /// pytest's tests.
 pub(crate) struct PytestFramework {
@@ -61,6 +61,15 @@ impl Framework for PytestFramework {
 
     fn imitating_container(&self) -> &'static str {
         surroundings::NAME
+    }
+
+    /// `ctypes.util.find_library` asks these programs.
+    fn is_noise(&self, path: &Path) -> bool {
+        const ASKED: [&str; 6] = ["cc", "gcc", "ld", "ldconfig", "objdump", "crle"];
+        let name = path.file_name().unwrap_or_default();
+        ASKED.iter().any(|asked| name == *asked)
+            || name == "openssl.cnf"
+            || name.to_string_lossy().ends_with(".so")
     }
 
     fn project(&self, tools: &Tools, color: bool) -> Result<PytestProject> {

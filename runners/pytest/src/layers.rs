@@ -28,7 +28,8 @@ impl PythonTrees {
         let sites: BTreeSet<PathBuf> = existing(&python.sites);
         let standard = existing(&python.standard);
         let is_virtual = python.prefix != python.base_prefix;
-        let mut without: BTreeSet<PathBuf> = sites.iter().chain(&python.base_sites).cloned().collect();
+        let mut without: BTreeSet<PathBuf> =
+            sites.iter().chain(&python.base_sites).cloned().collect();
         for library in &standard {
             without.extend(of_no_use(library));
         }
@@ -115,7 +116,10 @@ fn of_no_use(library: &Path) -> Vec<PathBuf> {
     for entry in children(&library.join("test")) {
         // Tests of other projects use these.
         let name = entry.file_name();
-        if name != "__init__.py" && name != "support" && !name.to_string_lossy().ends_with("_helper.py") {
+        if name != "__init__.py"
+            && name != "support"
+            && !name.to_string_lossy().ends_with("_helper.py")
+        {
             found.push(entry.path());
         }
     }

@@ -9,6 +9,7 @@ mod layers;
 mod output;
 mod project;
 mod surroundings;
+mod template;
 mod tree;
 
 use framework::PytestFramework;

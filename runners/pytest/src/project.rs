@@ -1,10 +1,11 @@
 //! One round's view of a project.
 
 use crate::{
-    artifact::{PACKAGE, PytestArtifact, RunArguments},
+    artifact::{self, PACKAGE, PytestArtifact, RunArguments},
     cli::PytestArguments,
     collection::{self, Ended},
     surroundings::{self, Workshop},
+    template::Templates,
 };
 use anyhow::Result;
 use maelstrom_runner::{
@@ -14,12 +15,19 @@ use maelstrom_runner::{
     metadata::MetadataOptions,
     runner::{Collected, Project, Sink, TestArtifact as _, Tools},
 };
-use maelstrom_spec::ContainerSpec;
+use maelstrom_spec::{ContainerParent, ContainerSpec};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
+
+/// Packages that tests need on top of a container image.
+const REQUIREMENTS: &str = "test-requirements.txt";
+
+fn has_image(container: &ContainerSpec) -> bool {
+    matches!(container.parent, Some(ContainerParent::Image { .. }))
+}
 
 /// One round's view of a project.
 pub(crate) struct PytestProject {
@@ -146,6 +154,13 @@ impl Project for PytestProject {
                 "pytest-cov is off: tests run in processes of their own, whose measurements are not combined"
             );
         }
+        let uses_images = sink.metadata().containers().values().any(has_image)
+            || has_image(&sink.metadata().configuration(|_| true).container);
+        if uses_images && self.directory.join(REQUIREMENTS).exists() {
+            tracing::warn!(
+                "this version does not install {REQUIREMENTS} into container images; add a layer with a command that does, or use an image that has the packages"
+            );
+        }
         let workshop = Arc::new(Workshop::new(
             sink.lazy_client().clone(),
             self.tools.clone(),
@@ -160,8 +175,16 @@ impl Project for PytestProject {
             &collection,
             &self.directory,
         ));
+        let templates = Templates::new(&self.arguments, &collection, |item| {
+            !item.ignored
+                && sink
+                    .selection()
+                    .evaluate(&item.facts(artifact::file_of(&item.node_id)))
+                    .is_true()
+        });
+        let templates = Arc::new(templates);
         let items = std::mem::take(&mut collection.items);
-        let artifacts = PytestArtifact::all(items, &run, &workshop);
+        let artifacts = PytestArtifact::all(items, &run, &workshop, &templates);
         if self.arguments.select.is_empty() && said.is_none() {
             let files = artifacts.iter().map(|artifact| artifact.key().to_owned());
             *self.files.lock().unwrap_or_else(PoisonError::into_inner) = Some(files.collect());

@@ -9,7 +9,10 @@ use crate::{
     ui::TestReport,
 };
 use maelstrom_spec::{ContainerSpec, OutputFile};
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// One kind of tests.
 pub trait Framework: Send + Sync + 'static {
@@ -36,6 +39,13 @@ pub trait Framework: Send + Sync + 'static {
     /// Narrows a selection by what the user chose by other means than patterns.
     fn narrow(&self, selection: Selection) -> Selection {
         selection
+    }
+
+    /// Whether tests look for a path of the client's machine whether they need it or not, so that
+    /// it is not worth a word that a failed one did.
+    fn is_noise(&self, path: &Path) -> bool {
+        let _ = path;
+        false
     }
 
     /// What becomes of tests that say of themselves that they are not to be run.
@@ -227,6 +237,12 @@ pub trait TestArtifact: Send + Sync + 'static {
     /// The arguments of the program that runs a test.
     fn arguments(&self, case: &Case) -> Vec<String>;
 
+    /// What the fork that runs a test is told, where its surroundings have a template.
+    fn template_payload(&self, case: &Case) -> Vec<u8> {
+        let _ = case;
+        Vec::new()
+    }
+
     /// The part of a test's standard output that the test itself wrote.
     fn clean_stdout<'a>(&self, case: &Case, stdout: &'a [u8]) -> &'a [u8] {
         let _ = case;
@@ -259,7 +275,19 @@ pub struct Surroundings {
     pub outputs: Vec<String>,
     /// How long its tests may run where neither the user nor the metadata file says so.
     pub time_limit: Option<Duration>,
+    /// What prepares in its container what all these tests need, and forks for each of them. It
+    /// has the container's environment.
+    pub template: Option<TemplateCommand>,
     /// Whether they imitate what the test would see without a container, so that it is worth
     /// finding out what a failed test missed.
     pub imitates_host: bool,
+}
+
+/// How a template is started; what it has to do is in `docs/TEMPLATES.md`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TemplateCommand {
+    /// A path where it holds a `/`, else a name in the container's `PATH`.
+    pub program: String,
+    /// `argv[1..]`.
+    pub arguments: Vec<String>,
 }

@@ -56,6 +56,8 @@ pub(super) struct Advice<'a> {
     pub(super) program_path: &'a [PathBuf],
     /// Directories that the loader searches for every program, whether they exist or not.
     pub(super) library_path: Vec<PathBuf>,
+    /// What tests of this kind look for whether they need it or not.
+    pub(super) is_noise: &'a dyn Fn(&Path) -> bool,
 }
 
 impl Advice<'_> {
@@ -145,6 +147,7 @@ impl Advice<'_> {
     fn is_noise(&self, path: &Path) -> bool {
         let text = path.to_string_lossy();
         path.parent().is_none()
+            || (self.is_noise)(path)
             || self.library_path.iter().any(|directory| directory == path)
             || NOISE_PARTS.iter().any(|part| text.contains(part))
             || !path.starts_with(self.project)
@@ -273,6 +276,7 @@ mod tests {
             parent: "cargo-test",
             program_path,
             library_path: vec!["/usr/share".into()],
+            is_noise: &|_| false,
         }
     }
 

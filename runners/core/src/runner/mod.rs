@@ -17,7 +17,7 @@ mod watch;
 pub use exit::Exit;
 pub use framework::{
     Case, Collected, Framework, IgnoredTests, Narration, Places, Project, Surroundings,
-    TestArtifact,
+    TemplateCommand, TestArtifact,
 };
 pub use lazy_client::LazyClient;
 pub use outputs::bring_back;

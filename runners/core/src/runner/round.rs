@@ -9,7 +9,7 @@ use super::{
     sink::{Collecting, Plan, Ready},
 };
 use crate::{
-    client::JobRequest,
+    client::{JobRequest, Template},
     filter::{Pattern, Selection},
     listing::TestListing,
     metadata::Metadata,
@@ -19,13 +19,16 @@ use crate::{
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use maelstrom_node::{JobEvent, Rank};
 use maelstrom_spec::{JobError, JobOutcome, JobStatus, Problem};
-use std::{io::Write as _, sync::Arc, thread, time::Duration};
+use std::{collections::HashSet, io::Write as _, sync::Arc, thread, time::Duration};
 
 /// How many events may wait for the runner. Each may hold the output of a test.
 const EVENTS: usize = 64;
 
 /// How many failed tests of a round are run again to find out what they missed.
 const TRACES: usize = 5;
+
+/// How many different notes on outcomes are shown.
+const NOTES: usize = 20;
 
 /// How much longer than the first time such a run may take, since tracing slows it down.
 const TRACE_FACTOR: u32 = 10;
@@ -122,6 +125,7 @@ pub(super) fn run_round<F: Framework>(
         failures: 0,
         first_failure: None,
         traces: TRACES,
+        notes: HashSet::new(),
     };
     let result = round.handle_events(&receiver);
     let all_queued = round.collected == Some(Collected::Everything);
@@ -310,6 +314,8 @@ struct Round<'a, F: Framework> {
     first_failure: Option<Exit>,
     /// How many more failed tests may be run again.
     traces: usize,
+    /// What was told about outcomes.
+    notes: HashSet<String>,
 }
 
 impl<F: Framework> Round<'_, F> {
@@ -472,6 +478,10 @@ impl<F: Framework> Round<'_, F> {
         request.rank = rank;
         request.outputs = test.plan.outputs.clone();
         request.trace_missing = test.failed.is_some();
+        request.template = test.plan.template.as_ref().map(|program| Template {
+            program: program.clone(),
+            payload: test.artifact.template_payload(test.case()),
+        });
         let (sender, ui) = (self.sender.clone(), self.context.ui.clone());
         let mut test = Some(test);
         self.running += 1;
@@ -523,6 +533,12 @@ impl<F: Framework> Round<'_, F> {
                 results.put(key, outcome);
             }
             self.bring_back_outputs(&test, outcome);
+            for note in std::mem::take(&mut outcome.effects.notes) {
+                // What holds for one test often holds for thousands.
+                if self.notes.len() < NOTES && self.notes.insert(note.clone()) {
+                    tracing::warn!("{}: {note}", test.name());
+                }
+            }
             let passed = outcome.status.is_success();
             let (artifact, case) = (&test.artifact, test.case());
             let duration = outcome.effects.duration;
@@ -645,6 +661,7 @@ impl<F: Framework> Round<'_, F> {
                 .iter()
                 .find(|(name, _)| name == "LD_LIBRARY_PATH");
             let advice = Advice {
+                is_noise: &|path| framework.is_noise(path),
                 project: &framework.places().project,
                 metadata_file: framework.metadata_file(),
                 configured: self.configured,

@@ -3,7 +3,7 @@
 
 use super::{IgnoredTests, LazyClient, Surroundings, TestArtifact, layers::RoundLayers};
 use crate::{
-    client::{Client, Manner},
+    client::{Client, Manner, TemplateProgram},
     filter::{Facts, Pattern, Selection},
     metadata::{Metadata, TestConfiguration},
     results::{ContainerKey, ResultCache, ResultKey},
@@ -68,6 +68,7 @@ pub(super) struct Plan {
     pub(super) imitates_host: bool,
     /// Names what is common to the results, if they may be remembered.
     key: Option<ContainerKey>,
+    pub(super) template: Option<Arc<TemplateProgram>>,
 }
 
 impl<A: TestArtifact> Sink<A> {
@@ -219,8 +220,17 @@ impl<A: TestArtifact> Sink<A> {
         });
         let timeout = self.timeout.unwrap_or(configuration.timeout);
         let unlimited = self.timeout == Some(None);
+        let template = match (&container, surroundings.template) {
+            (Ok(container), Some(command)) => Some(Arc::new(TemplateProgram {
+                program: command.program,
+                arguments: command.arguments,
+                environment: container.environment.clone(),
+            })),
+            _ => None,
+        };
         let plan = Arc::new(Plan {
             container,
+            template,
             program: surroundings.program,
             timeout: timeout.or(surroundings.time_limit.filter(|_| !unlimited)),
             outputs: outputs.into(),

@@ -1,8 +1,6 @@
-//! The built program on real projects.
+//! Verdicts, selection and errors as pytest has them.
 
-mod support;
-
-use support::Project;
+use crate::support::Project;
 
 const KINDS: &str = r#"
 import os

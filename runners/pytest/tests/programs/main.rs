@@ -1,0 +1,5 @@
+//! The built program on real projects.
+
+mod isolation;
+mod support;
+mod verdicts;

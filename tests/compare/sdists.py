@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+"""Compares maelstrom-pytest with pytest, node id by node id, on published projects.
+
+    sdists.py [--work DIR] [--maelstrom PATH] [--pytest-args ARGS] [--only-template] [PROJECT...]
+
+Each project is downloaded from PyPI as an sdist, unpacked, and installed into a virtual environment
+of its own together with what its tests need. Then `pytest` runs there, and `maelstrom-pytest`
+without configuration twice: with templates, and with `--no-template`. Exits with 1 if any test has
+another outcome than pytest gives it. The run under pytest itself comes first; a test that it fails
+has to fail in containers, too.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tarfile
+import time
+import venv
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+# What the tests of each project need besides pytest and the project.
+PROJECTS = {
+    "click": [],
+    "attrs": ["cloudpickle", "hypothesis", "pympler", "pytest-xdist[psutil]"],
+    "packaging": ["hypothesis", "pretend", "tomli_w", "pip"],
+    "more-itertools": [],
+    "werkzeug": ["cffi", "cryptography", "ephemeral-port-reserve", "pytest-timeout", "watchdog"],
+    "jinja2": ["trio"],
+}
+
+# pytest has no option that writes node ids with outcomes as they are, so this plugin does.
+PLUGIN = """
+import json
+outcomes = {}
+def pytest_runtest_logreport(report):
+    known = outcomes.get(report.nodeid)
+    if getattr(report, "context", None) is not None:
+        return
+    if report.failed:
+        outcomes[report.nodeid] = "FAIL"
+    elif known is None and report.skipped and not hasattr(report, "wasxfail"):
+        outcomes[report.nodeid] = "IGNORED"
+    elif known is None and report.when == "call":
+        outcomes[report.nodeid] = "OK"
+def pytest_sessionfinish(session):
+    with open(OUTPUT, "w") as file:
+        json.dump(outcomes, file)
+"""
+
+
+def lay_out(work: Path, name: str) -> tuple[Path, Path]:
+    """The unpacked sdist and its environment."""
+    environment = work / f"{name}-venv"
+    python = environment / "bin/python"
+    sources = work / "sdists" / name
+    if not any(sources.glob("*/PKG-INFO")):
+        if not python.exists():
+            venv.create(environment, with_pip=True, symlinks=True)
+        pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        sources.mkdir(parents=True, exist_ok=True)
+        subprocess.run(
+            [*pip, "download", "--no-deps", "--no-binary", name, "--dest", sources, name], check=True
+        )
+        [archive] = sources.glob("*.tar.gz")
+        with tarfile.open(archive) as tar:
+            tar.extractall(sources, filter="data")
+        [project] = [entry.parent for entry in sources.glob("*/PKG-INFO")]
+        subprocess.run(
+            [*pip, "install", "pytest", *PROJECTS[name], "--editable", project], check=True
+        )
+    [project] = [entry.parent for entry in sources.glob("*/PKG-INFO")]
+    return project, environment
+
+
+def surroundings(environment: Path) -> dict[str, str]:
+    path = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "VIRTUAL_ENV": str(environment)}
+
+
+def plain(work: Path, project: Path, environment: Path, arguments: list[str]) -> dict[str, str]:
+    import json
+
+    output = work / "outcomes.json"
+    output.unlink(missing_ok=True)
+    plugin = work / "plugin"
+    plugin.mkdir(exist_ok=True)
+    (plugin / "maelstrom_outcomes.py").write_text(f"OUTPUT = {str(output)!r}\n{PLUGIN}")
+    env = {**surroundings(environment), "PYTHONPATH": str(plugin)}
+    subprocess.run(
+        [environment / "bin/python", "-m", "pytest", "-q", "-p", "maelstrom_outcomes", *arguments],
+        cwd=project,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        check=False,
+    )
+    return json.loads(output.read_text())
+
+
+VERDICT = re.compile(r"^(.*?)\.+(OK|FAIL|TIMEOUT|ERR|IGNORED)(?: +[0-9.]+s)?$")
+
+
+def ours(maelstrom: str, project: Path, environment: Path, arguments: list[str]) -> dict[str, str]:
+    env = {**surroundings(environment), "COLUMNS": "4000"}
+    run = subprocess.run(
+        [maelstrom, "--ui", "simple", *arguments],
+        cwd=project,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    outcomes = {}
+    # Names are cut at the front where a line has no room for them.
+    for line in run.stdout.splitlines():
+        found = VERDICT.match(line)
+        if found and "::" in found[1]:
+            outcomes[found[1]] = found[2]
+        elif line.startswith("the test looked in vain") or " WARN " in line:
+            print("    " + line.strip())
+    return outcomes
+
+
+def differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
+    lines = []
+    cut = {name[1:]: name for name in found if name.startswith("<")}
+    for node_id, outcome in expected.items():
+        verdict = found.get(node_id)
+        if verdict is None:
+            # By its end, as far as the line shows it.
+            ends = [full for end, full in cut.items() if node_id.endswith(end)]
+            verdict = found[ends[0]] if ends else None
+        if verdict != outcome:
+            lines.append(f"    {node_id}: pytest {outcome}, maelstrom-pytest {verdict or 'nothing'}")
+    more = [name for name in found if not name.startswith("<") and name not in expected]
+    lines.extend(f"    {name}: only in maelstrom-pytest" for name in more)
+    return lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=ROOT / "target/compare-python")
+    parser.add_argument("--maelstrom", default=str(ROOT / "target/release/maelstrom-pytest"))
+    parser.add_argument("--pytest-args", type=shlex.split, default=[], help="for all runs, such as paths, -k and -m")
+    parser.add_argument("--only-template", action="store_true", help="leave out the run with fresh interpreters")
+    parser.add_argument("projects", nargs="*", choices=[[], *PROJECTS], metavar="PROJECT")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    work = options.work.resolve()
+    failed = False
+    for name in options.projects or PROJECTS:
+        project, environment = lay_out(work, name)
+        expected = plain(work, project, environment, options.pytest_args)
+        for how in [[], ["--no-template"]][: 1 if options.only_template else 2]:
+            started = time.monotonic()
+            found = ours(options.maelstrom, project, environment, [*how, *options.pytest_args])
+            lines = differences(expected, found)
+            failed |= bool(lines)
+            what = "fresh interpreters" if how else "templates"
+            seconds = time.monotonic() - started
+            print(f"{project.name}, {what}: {len(expected)} tests, {len(lines)} differences, {seconds:.1f} s", flush=True)
+            print("".join(line + "\n" for line in lines[:40]), end="")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
