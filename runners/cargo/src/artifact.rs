@@ -306,7 +306,6 @@ impl TestArtifact for CargoArtifact {
         Ok(Surroundings {
             container,
             program: path.to_string_lossy().into_owned(),
-            template: None,
             imitates_host,
             ..Surroundings::default()
         })
