@@ -13,6 +13,7 @@
 //! /empty    an empty directory
 //! /scratch  where a container puts the memory file system that takes its writes
 //! /binds/*  directories of the client's machine that the present job has bound
+//! /kept/*   file systems that one container after another gets (see `kept.rs`)
 //! ```
 
 use crate::sys::{Doing, Failure};
@@ -37,6 +38,7 @@ pub(crate) const EMPTY: &str = "/empty";
 pub(crate) const SCRATCH: &str = "/scratch";
 pub(crate) const NETWORK_SYS: &str = "/netsys";
 pub(crate) const BINDS: &str = "/binds";
+pub(crate) const KEPT: &str = "/kept";
 
 /// Mount events of the machine do not come in, and ours do not go out.
 pub(crate) fn make_mounts_private() -> Result<(), Failure> {
@@ -125,7 +127,7 @@ pub(crate) fn enter(layers_root: &Path) -> Result<HostMounts, Failure> {
         c"mode=755",
     )
     .doing(|| "mounting a file system in memory (tmpfs)".to_owned())?;
-    for directory in [LAYERS, EMPTY, SCRATCH, NETWORK_SYS, BINDS, "/dev"] {
+    for directory in [LAYERS, EMPTY, SCRATCH, NETWORK_SYS, BINDS, KEPT, "/dev"] {
         create_directory(&scaffold.join(&directory[1..]))?;
     }
     for (copy, path, is_directory) in &attachments {

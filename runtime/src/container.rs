@@ -9,7 +9,7 @@ use crate::{
 };
 use rustix::{
     fd::{AsFd, OwnedFd},
-    fs::{CWD, Mode},
+    fs::{CWD, Mode, OFlags},
     io::Errno,
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
@@ -78,7 +78,8 @@ fn enter(job: &ContainerJob, around: &Surroundings<'_>, enclosure: Enclosure) ->
     let mounts = job
         .mounts
         .iter()
-        .map(|mount| Ok((mount, make(mount, job, around)?)))
+        .enumerate()
+        .map(|(index, mount)| Ok((mount, make(index, mount, job, around)?)))
         .collect::<Result<Vec<_>, Blame>>()?;
     base::attach(&root, "/").doing(|| "attaching the root file system".to_owned())?;
     rustix::process::fchdir(&root).doing(|| "entering the root file system".to_owned())?;
@@ -101,12 +102,29 @@ fn enter(job: &ContainerJob, around: &Surroundings<'_>, enclosure: Enclosure) ->
         .map_err(Blame::job)
 }
 
-/// The root file system: the layers, and what takes writes to them.
+/// The root file system: the one that the slot gives, or a new one.
 fn root(job: &ContainerJob, around: &Surroundings<'_>) -> Result<OwnedFd, Blame> {
     if around.layers.is_empty() {
         return Err(Blame::Job("the container has no layers".to_owned()));
     }
-    let writable = match &job.root {
+    if let Some(given) = around.given {
+        return base::copy_mount(given.root(), false)
+            .doing(|| "copying the mount of a root file system".to_owned())
+            .map_err(Blame::from);
+    }
+    let (root, _) = make_root(&job.root, around.layers)?;
+    Ok(root)
+}
+
+/// Makes a root file system of layers and what takes writes to them, and for those that are
+/// thrown away, the directory of a file system in memory that takes them. That file system is
+/// attached at [`base::SCRATCH`].
+pub(crate) fn make_root(
+    root: &Root,
+    layers: &[PathBuf],
+) -> Result<(OwnedFd, Option<OwnedFd>), Failure> {
+    let mut upper_directory = None;
+    let writable = match root {
         Root::ReadOnly => None,
         Root::Discard => {
             let memory = file_system("tmpfs", |context| {
@@ -122,19 +140,28 @@ fn root(job: &ContainerJob, around: &Surroundings<'_>) -> Result<OwnedFd, Blame>
                 Ok(Path::new(base::SCRATCH).join(name))
             });
             let [upper, work]: [Result<PathBuf, Failure>; 2] = directories;
-            Some((upper?, work?))
+            let upper = upper?;
+            upper_directory = Some(
+                rustix::fs::open(
+                    &upper,
+                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                    Mode::empty(),
+                )
+                .doing(|| "opening a directory for changes".to_owned())?,
+            );
+            Some((upper, work?))
         }
         Root::Capture { upper, work } => Some((upper.clone(), work.clone())),
     };
     let context =
         fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).doing(|| "opening overlayfs".to_owned())?;
-    set_lower(&context, around.layers, writable.is_none())?;
+    set_lower(&context, layers, writable.is_none())?;
     if let Some((upper, work)) = &writable {
         fsconfig_set_string(&context, "upperdir", upper)
             .doing(|| "setting the upper directory of an overlay".to_owned())?;
         fsconfig_set_string(&context, "workdir", work)
             .doing(|| "setting the work directory of an overlay".to_owned())?;
-        if job.root == Root::Discard {
+        if *root == Root::Discard {
             fsconfig_set_flag(&context, "volatile")
                 .doing(|| "setting an option of an overlay".to_owned())?;
         }
@@ -142,19 +169,37 @@ fn root(job: &ContainerJob, around: &Surroundings<'_>) -> Result<OwnedFd, Blame>
     fsconfig_set_flag(&context, "userxattr")
         .doing(|| "setting an option of an overlay".to_owned())?;
     fsconfig_create(&context)
-        .doing(|| format!("stacking {} layers with overlayfs", around.layers.len()))?;
+        .doing(|| format!("stacking {} layers with overlayfs", layers.len()))?;
     let read_only = if writable.is_none() {
         MountAttrFlags::MOUNT_ATTR_RDONLY
     } else {
         MountAttrFlags::empty()
     };
-    fsmount(
+    let mount = fsmount(
         &context,
         FsMountFlags::FSMOUNT_CLOEXEC,
         read_only | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV,
     )
-    .doing(|| "mounting an overlay".to_owned())
-    .map_err(Blame::from)
+    .doing(|| "mounting an overlay".to_owned())?;
+    Ok((mount, upper_directory))
+}
+
+/// Whether a mount is a file system in memory of the container's own.
+pub(crate) fn is_memory(mount: &ContainerMount) -> bool {
+    match mount {
+        ContainerMount::Tmp { .. } => true,
+        // The machine's own would be shared between jobs.
+        ContainerMount::Device { name } => name == "shm",
+        _ => false,
+    }
+}
+
+/// A file system in memory that anybody may write to.
+pub(crate) fn make_memory() -> Result<OwnedFd, Errno> {
+    file_system("tmpfs", |context| {
+        fsconfig_set_string(context, "mode", "1777")
+    })
+    .and_then(|context| mount_of(&context, MountAttrFlags::MOUNT_ATTR_NODEV))
 }
 
 /// Names the lower directories of an overlay, the topmost first.
@@ -201,8 +246,9 @@ fn mount_of(context: &OwnedFd, attributes: MountAttrFlags) -> Result<OwnedFd, Er
     )
 }
 
-/// Makes a mount that is attached nowhere yet.
+/// Makes the mount with this index among the job's, attached nowhere yet.
 fn make(
+    index: usize,
     mount: &ContainerMount,
     job: &ContainerJob,
     around: &Surroundings<'_>,
@@ -212,24 +258,21 @@ fn make(
     let new = |kind: &str, attributes| {
         file_system(kind, none).and_then(|context| mount_of(&context, attributes))
     };
+    let memory = || match around.given.and_then(|given| given.memory(index)) {
+        Some(path) => base::copy_mount(path, false),
+        None => make_memory(),
+    };
     let made = match mount {
+        ContainerMount::Tmp { .. } => memory(),
+        ContainerMount::Device { .. } if is_memory(mount) => memory(),
         ContainerMount::Proc { .. } => new("proc", inert),
         ContainerMount::Mqueue { .. } => new("mqueue", inert),
         ContainerMount::Sys { .. } if around.owns_network => new("sysfs", inert),
         ContainerMount::Sys { .. } => base::copy_mount(&network::sys_path(job.network), false),
-        ContainerMount::Tmp { .. } => file_system("tmpfs", |context| {
-            fsconfig_set_string(context, "mode", "1777")
-        })
-        .and_then(|context| mount_of(&context, MountAttrFlags::MOUNT_ATTR_NODEV)),
         ContainerMount::Devpts { .. } => file_system("devpts", |context| {
             fsconfig_set_string(context, "ptmxmode", "0666")
         })
         .and_then(|context| mount_of(&context, MountAttrFlags::MOUNT_ATTR_NOEXEC)),
-        // The machine's own would be shared between jobs.
-        ContainerMount::Device { name } if name == "shm" => file_system("tmpfs", |context| {
-            fsconfig_set_string(context, "mode", "1777")
-        })
-        .and_then(|context| mount_of(&context, MountAttrFlags::MOUNT_ATTR_NODEV)),
         ContainerMount::Device { name } => base::copy_mount(&Path::new("/dev").join(name), false),
         ContainerMount::Bind {
             source,

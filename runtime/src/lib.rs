@@ -21,6 +21,7 @@ mod container;
 mod exec;
 mod init;
 mod job;
+mod kept;
 mod launcher;
 mod network;
 mod outputs;

@@ -8,6 +8,7 @@
 use crate::{
     base,
     job::ContainerJob,
+    kept::SetNumber,
     wire::{self, Stream},
 };
 use rustix::{
@@ -35,6 +36,8 @@ pub(crate) struct Prepared {
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
     pub(crate) outputs: Option<OwnedFd>,
+    /// The file systems that it was given, to be taken back when it has ended.
+    pub(crate) kept: Option<SetNumber>,
 }
 
 /// A container that was made before its job was known.
@@ -49,11 +52,11 @@ pub(crate) type Identity = Option<(u64, u64)>;
 
 impl Ahead {
     /// Notes what a container was made for.
-    pub(crate) fn new(prepared: Prepared, like: ContainerJob, layers: &[PathBuf]) -> Self {
+    pub(crate) fn new(prepared: Prepared, like: ContainerJob, layers: Vec<Identity>) -> Self {
         Self {
             prepared,
             like,
-            layers: identities(layers),
+            layers,
         }
     }
 
@@ -61,13 +64,13 @@ impl Ahead {
     pub(crate) fn start(
         self,
         job: &ContainerJob,
-        layers: &[PathBuf],
+        layers: &[Identity],
     ) -> Result<Prepared, Box<Self>> {
         let fits = job.can_be_prepared()
             && job.fits_container_of(&self.like)
             // A layer may have been removed and unpacked again. What the container has mounted
             // keeps its inode number taken, so equal numbers are the same directory.
-            && self.layers == identities(layers)
+            && self.layers == layers
             && self.is_well();
         if fits && wire::write_frame(Stream(self.prepared.link.as_fd()), job).is_ok() {
             Ok(self.prepared)
@@ -86,9 +89,11 @@ impl Ahead {
         poll(&mut said, Some(&at_once)) == Ok(0)
     }
 
-    /// Ends it. Its process is still to be waited for.
-    pub(crate) fn discard(self) {
+    /// Ends it. Its process is still to be waited for. Nothing has run in it, so what it was
+    /// given can be taken back.
+    pub(crate) fn discard(self) -> Option<SetNumber> {
         let _ = rustix::process::pidfd_send_signal(&self.prepared.process, Signal::KILL);
+        self.prepared.kept
     }
 }
 

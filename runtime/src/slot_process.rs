@@ -6,9 +6,10 @@ use crate::{
     check,
     init::{self, Start},
     job::{ContainerJob, ContainerMount, Root},
+    kept::{Given, Kept, SetNumber},
     launcher::{Host, receive_with_descriptor, socket_pair},
     network::Networks,
-    prepared::{self, Ahead, KEPT_WHEN_IDLE, Prepared, TEMPLATES_KEPT_WHEN_IDLE},
+    prepared::{self, Ahead, Identity, KEPT_WHEN_IDLE, Prepared, TEMPLATES_KEPT_WHEN_IDLE},
     sys::{self, Doing, Failure},
     template::{Otherwise, Templates},
     watch::{Capture, Watch, timespec},
@@ -103,6 +104,10 @@ pub(crate) struct SlotProcess<'a> {
     networks: Networks,
     /// Made while the last job ran, for the next.
     ahead: Option<Ahead>,
+    /// File systems for containers like those of late.
+    kept: Kept,
+    /// Those that the last job had, until somebody looks what it left.
+    used: Option<SetNumber>,
     pub(crate) templates: Templates,
     pub(crate) null: OwnedFd,
     pub(crate) this: OwnedFd,
@@ -129,6 +134,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) outputs: Option<&'a OwnedFd>,
     /// Whether the container has a network namespace that it owns.
     pub(crate) owns_network: bool,
+    /// Its file systems, as far as it is not to make them.
+    pub(crate) given: Option<&'a Given>,
 }
 
 impl<'a> SlotProcess<'a> {
@@ -162,6 +169,8 @@ impl<'a> SlotProcess<'a> {
             base_namespace,
             networks,
             ahead: None,
+            kept: Kept::default(),
+            used: None,
             templates: Templates::default(),
             null,
             this,
@@ -212,6 +221,7 @@ impl<'a> SlotProcess<'a> {
             Err(failure) => return Ok(Err(JobError::System(failure.to_string()))),
         };
         let begun = Instant::now();
+        self.used = started.kept;
         if job.more_like_it && job.can_be_prepared() && self.left_clean {
             // Without it the next job is slower, and says what is wrong.
             self.ahead = self.prepare_another(job).ok();
@@ -246,24 +256,28 @@ impl<'a> SlotProcess<'a> {
         terminal: Option<&OwnedFd>,
     ) -> Result<Prepared, Failure> {
         let layers = self.layers_inside(job)?;
+        let identities = prepared::identities(&layers);
         if let Some(ahead) = self.ahead.take() {
-            match ahead.start(job, &layers) {
+            match ahead.start(job, &identities) {
                 Ok(started) => return Ok(started),
                 Err(unfit) => self.discard(*unfit),
             }
         }
-        self.make(job, Start::AtOnce, &layers, terminal)
+        self.make(job, Start::AtOnce, &layers, &identities, terminal)
     }
 
     /// Makes a container like this job's for whoever comes next.
     fn prepare_another(&mut self, job: &ContainerJob) -> Result<Ahead, Failure> {
         let layers = self.layers_inside(job)?;
-        let prepared = self.make(job, Start::WhenTold, &layers, None)?;
-        Ok(Ahead::new(prepared, job.clone(), &layers))
+        let identities = prepared::identities(&layers);
+        let prepared = self.make(job, Start::WhenTold, &layers, &identities, None)?;
+        Ok(Ahead::new(prepared, job.clone(), identities))
     }
 
     fn discard(&mut self, ahead: Ahead) {
-        ahead.discard();
+        if let Some(kept) = ahead.discard() {
+            self.kept.take_back(kept);
+        }
         self.unreaped += 1;
     }
 
@@ -285,6 +299,7 @@ impl<'a> SlotProcess<'a> {
         job: &ContainerJob,
         start: Start,
         layers: &[PathBuf],
+        identities: &[Identity],
         terminal: Option<&OwnedFd>,
     ) -> Result<Prepared, Failure> {
         let owns_network = self.networks.switch_to(job)?;
@@ -306,9 +321,16 @@ impl<'a> SlotProcess<'a> {
         if owns_network {
             namespaces |= libc::CLONE_NEWNET;
         }
+        let given = self.kept.give(job, layers, identities);
+        let kept = given.as_ref().map(|given| given.number);
         // SAFETY: this process has a single thread.
         let child = unsafe { sys::fork_into(namespaces) }
-            .doing(|| "creating a container's namespaces".to_owned())?;
+            .doing(|| "creating a container's namespaces".to_owned())
+            .inspect_err(|_| {
+                if let Some(kept) = kept {
+                    self.kept.take_back(kept);
+                }
+            })?;
         match child {
             Some(child) => Ok(Prepared {
                 process: child.pidfd,
@@ -316,6 +338,7 @@ impl<'a> SlotProcess<'a> {
                 stdout,
                 stderr,
                 outputs,
+                kept,
             }),
             None => init::run(
                 job,
@@ -332,6 +355,7 @@ impl<'a> SlotProcess<'a> {
                     host_root: &self.host.root,
                     outputs: outputs.as_ref(),
                     owns_network,
+                    given: given.as_ref(),
                 },
             ),
         }
@@ -418,6 +442,9 @@ impl<'a> SlotProcess<'a> {
     /// After a job has been reported: what can wait until then.
     fn tidy(&mut self) {
         self.reap();
+        if let Some(used) = self.used.take() {
+            self.kept.take_back(used);
+        }
         self.left_clean = !self.networks.renew_if_used();
         if !self.left_clean
             && let Some(ahead) = self.ahead.take()
@@ -433,13 +460,18 @@ impl<'a> SlotProcess<'a> {
             let mut control = [PollFd::new(control, PollFlags::IN)];
             retry_on_intr(|| poll(&mut control, Some(&timespec(time)))) == Ok(0)
         };
-        if self.ahead.is_some() || self.templates.any_is_ahead() || self.unreaped > 0 {
+        if self.ahead.is_some()
+            || self.templates.any_is_ahead()
+            || self.unreaped > 0
+            || !self.kept.is_empty()
+        {
             if !waits(self.control, KEPT_WHEN_IDLE) {
                 return;
             }
             if let Some(ahead) = self.ahead.take() {
                 self.discard(ahead);
             }
+            self.kept.drop_unused();
             self.templates.drop_ahead();
             self.reap_all();
         }

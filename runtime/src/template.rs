@@ -263,6 +263,7 @@ impl SlotProcess<'_> {
                     host_root: &self.host.root,
                     outputs: None,
                     owns_network: false,
+                    given: None,
                 },
             ),
         }

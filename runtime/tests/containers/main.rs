@@ -7,6 +7,7 @@
 mod ahead;
 mod fixture;
 mod isolation;
+mod kept;
 mod lifetime;
 mod mounts;
 mod networks;
@@ -34,6 +35,7 @@ fn main() {
     let tests: Vec<Test> = [
         ahead::TESTS,
         isolation::TESTS,
+        kept::TESTS,
         lifetime::TESTS,
         mounts::TESTS,
         networks::TESTS,

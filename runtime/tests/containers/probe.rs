@@ -1,13 +1,22 @@
 //! What is done inside of containers.
 
 use std::{
+    ffi::CString,
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    os::{linux::net::SocketAddrExt, unix::net},
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, PermissionsExt},
+            net,
+        },
+    },
+    path::Path,
     process::Command,
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 fn last_error() -> String {
@@ -213,6 +222,18 @@ pub(crate) fn run(arguments: &[String]) -> i32 {
             fs::write("/tmp/out/c.bin", "c").unwrap();
             std::os::unix::fs::symlink("/file", "/tmp/out/link.txt").unwrap();
         }
+        ["everything"] => everything(std::path::Path::new("/")),
+        ["when-made", path] => {
+            let about = fs::metadata(path).unwrap();
+            println!("{}.{}", about.ctime(), about.ctime_nsec());
+        }
+        ["spoil", way, rest @ ..] => {
+            spoil(way);
+            println!("spoiled");
+            if !rest.is_empty() {
+                thread::sleep(Duration::from_secs(600));
+            }
+        }
         other => panic!("unknown probe {other:?}"),
     }
     0
@@ -282,5 +303,125 @@ fn become_root_of(path: &str) {
         if fs::read(entry.path().join("environ")).is_ok() {
             println!("reads its environment");
         }
+    }
+}
+
+/// Prints all that can be seen of the files of a container, but for what is never the same.
+fn everything(path: &Path) {
+    if path.starts_with("/proc") {
+        return;
+    }
+    let about = fs::symlink_metadata(path).unwrap();
+    let is_memory = ["/", "/tmp", "/dev/shm"].map(Path::new).contains(&path);
+    let now = SystemTime::now();
+    let age = |time: std::io::Result<SystemTime>| {
+        let age = now.duration_since(time.unwrap()).unwrap_or_default();
+        // What was touched by the job before this one is younger.
+        age >= Duration::from_millis(700)
+    };
+    println!(
+        "{} {:o} {}:{} {} {} {} {} {:?}",
+        path.display(),
+        about.mode(),
+        about.uid(),
+        about.gid(),
+        about.nlink(),
+        about.size(),
+        age(about.modified()),
+        // Layers have no times of access that are a job's own.
+        !is_memory || age(about.accessed()),
+        attributes(path),
+    );
+    if about.is_file() && about.len() < 1000 {
+        println!("{:?}", fs::read(path).unwrap_or_default());
+    }
+    if about.is_dir() {
+        let mut entries: Vec<_> = fs::read_dir(path)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        entries.sort();
+        for entry in entries {
+            everything(&entry);
+        }
+    }
+}
+
+fn attributes(path: &Path) -> Vec<String> {
+    let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+    let mut names = [0_u8; 1024];
+    // SAFETY: the path and the buffer live through the call.
+    let length = unsafe { libc::llistxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
+    let names = &names[..usize::try_from(length).unwrap_or(0)];
+    let names = names
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty());
+    names
+        .map(|name| String::from_utf8_lossy(name).into_owned())
+        .collect()
+}
+
+/// Leaves something behind. What this user or kernel does not allow needs no protection from.
+fn spoil(way: &str) {
+    let attribute = |path: &str| {
+        let path = CString::new(path).unwrap();
+        // SAFETY: the strings live through the call.
+        unsafe {
+            libc::setxattr(
+                path.as_ptr(),
+                c"user.left".as_ptr(),
+                c"x".as_ptr().cast(),
+                1,
+                0,
+            )
+        };
+    };
+    let mode = |path: &str, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    match way {
+        "a file in the root" => fs::write("/left", "left").unwrap(),
+        "a file that was in the root" => {
+            fs::write("/left", "left").unwrap();
+            fs::remove_file("/left").unwrap();
+        }
+        "a change of a file" => fs::write("/file", "changed").unwrap(),
+        "a change of a file's mode" => mode("/file", 0o777),
+        "no file" => fs::remove_file("/file").unwrap(),
+        "another name" => fs::rename("/file", "/mnt/file").unwrap(),
+        "a directory that was there" => {
+            fs::create_dir("/mnt/left").unwrap();
+            fs::remove_dir("/mnt/left").unwrap();
+        }
+        "the root's mode" => mode("/", 0o777),
+        "the root's owner" => {
+            // Only to what is mapped, which changes its times.
+            let _ = std::os::unix::fs::chown("/", Some(0), Some(0));
+        }
+        "the root's times" => {
+            let root = fs::File::open("/").unwrap();
+            root.set_modified(SystemTime::now()).unwrap();
+        }
+        "an attribute of the root" => attribute("/"),
+        "a look at the root" => drop(list("/")),
+        "a file in /tmp" => fs::write("/tmp/left", "left").unwrap(),
+        "a file that was in /tmp" => {
+            fs::write("/tmp/left", "left").unwrap();
+            fs::remove_file("/tmp/left").unwrap();
+        }
+        "the mode of /tmp" => {
+            // Only its owner may.
+            let _ = fs::set_permissions("/tmp", fs::Permissions::from_mode(0o700));
+        }
+        "an attribute of /tmp" => attribute("/tmp"),
+        "shared memory" => fs::write("/dev/shm/left", "left").unwrap(),
+        "a socket" => drop(net::UnixListener::bind("/tmp/socket").unwrap()),
+        "a file that is held without a name" => {
+            let held = fs::File::create("/tmp/held").unwrap();
+            fs::remove_file("/tmp/held").unwrap();
+            let held = Box::leak(Box::new(held));
+            held.write_all(&[1; 100_000]).unwrap();
+        }
+        other => panic!("unknown way {other:?}"),
     }
 }
