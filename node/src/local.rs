@@ -32,10 +32,18 @@ struct Shared {
 struct State {
     next_id: u64,
     queue: Queue<JobId>,
-    waiting: HashMap<JobId, (Job, Handler)>,
+    waiting: HashMap<JobId, Waiting>,
     /// One entry for each slot that has a job, from the moment that the job leaves the queue.
     running: HashMap<usize, Running>,
     stopping: bool,
+}
+
+/// A job in the queue.
+struct Waiting {
+    job: Job,
+    handler: Handler,
+    /// Whether whoever submitted it knows that one with the same container comes after it.
+    more_like_it: bool,
 }
 
 struct Running {
@@ -122,6 +130,19 @@ impl Node {
         &self,
         id: JobId,
         job: Job,
+        handler: impl FnMut(JobId, JobEvent) + Send + 'static,
+    ) {
+        self.submit_followed(id, job, false, handler);
+    }
+
+    /// As [`submit_reserved`](Self::submit_reserved), for whoever keeps a queue of their own and
+    /// submits what a slot is free for: `more_like_it` says whether a job with the same container
+    /// comes next. Its container is then made while this job runs. Only a hint.
+    pub fn submit_followed(
+        &self,
+        id: JobId,
+        job: Job,
+        more_like_it: bool,
         mut handler: impl FnMut(JobId, JobEvent) + Send + 'static,
     ) {
         let mut state = self.shared.lock();
@@ -131,7 +152,12 @@ impl Node {
             return;
         }
         state.queue.push(id, job.rank);
-        state.waiting.insert(id, (job, Box::new(handler)));
+        let waiting = Waiting {
+            job,
+            handler: Box::new(handler),
+            more_like_it,
+        };
+        state.waiting.insert(id, waiting);
         drop(state);
         self.shared.work.notify_one();
     }
@@ -144,8 +170,8 @@ impl Node {
             running.cancel();
         }
         drop(state);
-        if let Some((_, mut handler)) = waiting {
-            handler(id, JobEvent::Completed(Err(JobError::Cancelled)));
+        if let Some(mut waiting) = waiting {
+            (waiting.handler)(id, JobEvent::Completed(Err(JobError::Cancelled)));
         }
     }
 
@@ -158,8 +184,8 @@ impl Node {
             running.cancel();
         }
         drop(state);
-        for (id, (_, mut handler)) in waiting {
-            handler(id, JobEvent::Completed(Err(JobError::Cancelled)));
+        for (id, mut waiting) in waiting {
+            (waiting.handler)(id, JobEvent::Completed(Err(JobError::Cancelled)));
         }
     }
 
@@ -216,7 +242,7 @@ impl State {
         self.queue
             .peek()
             .and_then(|(id, _)| self.waiting.get(&id))
-            .is_some_and(|(next, _)| Arc::ptr_eq(&next.container, &job.container))
+            .is_some_and(|next| Arc::ptr_eq(&next.job.container, &job.container))
     }
 }
 
@@ -270,7 +296,12 @@ impl Worker {
             }
             // A job that was cancelled while it waited has left its place in the queue.
             while let Some((id, _)) = state.queue.pop() {
-                let Some((job, handler)) = state.waiting.remove(&id) else {
+                let Some(Waiting {
+                    job,
+                    handler,
+                    more_like_it,
+                }) = state.waiting.remove(&id)
+                else {
                     continue;
                 };
                 let running = Running {
@@ -280,7 +311,7 @@ impl Worker {
                     hold: job.hold.clone(),
                 };
                 state.running.insert(self.index, running);
-                let more_like_it = state.is_next_like(&job);
+                let more_like_it = more_like_it || state.is_next_like(&job);
                 return Some(Next {
                     id,
                     job,

@@ -120,6 +120,15 @@ impl Dispatcher {
         self.event(now, view, |this, cx| this.0.cancel(cx, job))
     }
 
+    /// The job of this origin that this node starts next, as far as is known here: so that what it
+    /// needs can be made ready while another runs.
+    pub fn peek_next(&self, origin: NodeId) -> Option<(JobId, &Job)> {
+        let ready = self.executor.peek_ready(origin);
+        // Of itself a node asks for nothing in advance.
+        let queued = || (origin == self.shared.me).then(|| self.origin.peek_queued())?;
+        ready.or_else(queued)
+    }
+
     /// The layers of a lease are there: answers [`Action::FetchLayers`].
     pub fn layers_ready(&mut self, now: Instant, view: &dyn View, held: Held) {
         self.event(now, view, |this, cx| this.1.layers_ready(cx, held));

@@ -22,4 +22,4 @@ pub use config::{DEFAULT_PORT, MeshConfig, MeshError};
 pub use maelstrom_gossip::{Lending, NodeId};
 pub use node::MeshNode;
 pub use status::{MemberStatus, PullStatus, RefusalStatus, RunningJob, Status};
-pub use wire::{JobRefused, decode_job, decode_result, encode_job, encode_result};
+pub use wire::{JobRefused, LentContainer, decode_job, decode_result, encode_job, encode_result};

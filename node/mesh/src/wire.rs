@@ -4,6 +4,7 @@
 //! container that shows nothing of this machine but its processor. What would reach out of the
 //! container is refused here.
 
+use bytes::Bytes;
 use maelstrom_dispatch::{Rank, job::MAX_PAYLOAD_BYTES};
 use maelstrom_node::{Container, Job};
 use maelstrom_runtime::Template;
@@ -18,16 +19,53 @@ const MAX_INLINE_LIMIT_BYTES: u64 = (MAX_PAYLOAD_BYTES / 4) as u64;
 /// The most arguments, variables or mounts of a job.
 const MAX_ENTRIES: usize = 65_536;
 
-/// A job as bytes. See [`encode_job`].
+/// What follows the container in the bytes of a job. See [`encode_job`].
 #[derive(Serialize, Deserialize)]
 struct WireJob<'a> {
-    container: Cow<'a, Container>,
     program: Cow<'a, str>,
     arguments: Cow<'a, [String]>,
     timeout: Option<Duration>,
     inline_limit_bytes: u64,
     outputs: Cow<'a, [String]>,
     template: Cow<'a, Option<Template>>,
+}
+
+/// The container of a job that a peer sent, with the bytes that it was read from. Jobs that begin
+/// with the same bytes have the same container.
+#[derive(Debug)]
+pub struct LentContainer {
+    bytes: Bytes,
+    container: Arc<Container>,
+}
+
+impl LentContainer {
+    /// Whether this is the container of a job that was sent as these bytes.
+    pub fn is_of(&self, job: &[u8]) -> bool {
+        job.starts_with(&self.bytes)
+    }
+
+    /// Reads and checks the container that a job's bytes begin with.
+    fn read(job: &Bytes) -> Result<Self, JobRefused> {
+        let (container, rest) =
+            postcard::take_from_bytes::<Container>(job).map_err(JobRefused::Malformed)?;
+        if let Some(what) = container.needs_this_machine() {
+            return Err(JobRefused::Local(what));
+        }
+        bound("environment variables", container.environment.len())?;
+        bound("mounts", container.mounts.len())?;
+        bound("layers", container.layers.len())?;
+        Ok(Self {
+            bytes: job.slice(..job.len() - rest.len()),
+            container: Arc::new(container),
+        })
+    }
+}
+
+fn bound(what: &'static str, entries: usize) -> Result<(), JobRefused> {
+    if entries > MAX_ENTRIES {
+        return Err(JobRefused::TooLarge(what));
+    }
+    Ok(())
 }
 
 /// Why a job that a peer sent is not run.
@@ -49,7 +87,6 @@ pub enum JobRefused {
 /// refused there.
 pub fn encode_job(job: &Job) -> Vec<u8> {
     let wire = WireJob {
-        container: Cow::Borrowed(&job.container),
         program: Cow::Borrowed(&job.program),
         arguments: Cow::Borrowed(&job.arguments),
         timeout: job.timeout,
@@ -57,36 +94,30 @@ pub fn encode_job(job: &Job) -> Vec<u8> {
         outputs: Cow::Borrowed(&job.outputs),
         template: Cow::Borrowed(&job.template),
     };
-    postcard::to_stdvec(&wire).unwrap_or_default()
+    postcard::to_stdvec(&(&*job.container, wire)).unwrap_or_default()
 }
 
-/// Reads a job that a peer sent.
+/// Reads a job that a peer sent. `known` is the container of the job that was read last, and
+/// afterwards that of this one.
 ///
 /// # Errors
 ///
 /// If it is none, passes a bound, or wants something of this machine.
-pub fn decode_job(bytes: &[u8]) -> Result<Job, JobRefused> {
-    let wire: WireJob<'_> = postcard::from_bytes(bytes).map_err(JobRefused::Malformed)?;
-    if let Some(what) = wire.container.needs_this_machine() {
-        return Err(JobRefused::Local(what));
-    }
-    let container = wire.container.into_owned();
-    for (what, entries) in [
-        ("arguments", wire.arguments.len()),
-        ("environment variables", container.environment.len()),
-        ("mounts", container.mounts.len()),
-        ("layers", container.layers.len()),
-        ("output patterns", wire.outputs.len()),
-    ] {
-        if entries > MAX_ENTRIES {
-            return Err(JobRefused::TooLarge(what));
-        }
-    }
+pub fn decode_job(bytes: &Bytes, known: &mut Option<LentContainer>) -> Result<Job, JobRefused> {
+    let lent = match known.take().filter(|known| known.is_of(bytes)) {
+        Some(known) => known,
+        None => LentContainer::read(bytes)?,
+    };
+    let lent = known.insert(lent);
+    let wire: WireJob<'_> =
+        postcard::from_bytes(&bytes[lent.bytes.len()..]).map_err(JobRefused::Malformed)?;
+    bound("arguments", wire.arguments.len())?;
+    bound("output patterns", wire.outputs.len())?;
     if wire.inline_limit_bytes > MAX_INLINE_LIMIT_BYTES {
         return Err(JobRefused::TooLarge("output streams"));
     }
     Ok(Job {
-        container: Arc::new(container),
+        container: lent.container.clone(),
         program: wire.program.into_owned(),
         arguments: wire.arguments.into_owned(),
         timeout: wire.timeout,
@@ -166,10 +197,38 @@ mod tests {
         job
     }
 
+    fn decode(bytes: &[u8]) -> Result<Job, JobRefused> {
+        decode_job(&Bytes::copy_from_slice(bytes), &mut None)
+    }
+
     #[test]
     fn jobs_come_back_as_they_were() {
-        let there = decode_job(&encode_job(&job())).expect("a good job");
+        let there = decode(&encode_job(&job())).expect("a good job");
         assert_eq!(format!("{there:?}"), format!("{:?}", job()));
+    }
+
+    #[test]
+    fn jobs_of_one_container_share_it() {
+        let mut other = job();
+        other.program = "/bin/false".into();
+        let elsewhere = changed(|container| container.user = 7);
+        let [first, second, third] =
+            [&job(), &other, &elsewhere].map(|job| Bytes::from(encode_job(job)));
+        let mut known = None;
+        let mut decode = |bytes: &Bytes| {
+            let job = decode_job(bytes, &mut known).expect("a good job");
+            let [like_second, like_third] =
+                [&second, &third].map(|next| known.as_ref().is_some_and(|k| k.is_of(next)));
+            (job, like_second, like_third)
+        };
+        let (one, like_second, like_third) = decode(&first);
+        assert!(like_second && !like_third);
+        let (two, ..) = decode(&second);
+        assert!(Arc::ptr_eq(&one.container, &two.container));
+        assert_eq!(two.program, "/bin/false");
+        let (three, like_second, like_third) = decode(&third);
+        assert!(!like_second && like_third);
+        assert_eq!(three.container.user, 7);
     }
 
     #[test]
@@ -189,7 +248,7 @@ mod tests {
             changed(|container| container.root = capture),
         ] {
             assert!(job.needs_this_machine().is_some());
-            let refused = decode_job(&encode_job(&job)).expect_err("it is refused");
+            let refused = decode(&encode_job(&job)).expect_err("it is refused");
             assert!(matches!(refused, JobRefused::Local(_)), "{refused}");
         }
         assert_eq!(job().needs_this_machine(), None);
@@ -198,10 +257,10 @@ mod tests {
     #[test]
     fn rubbish_is_refused() {
         let good = encode_job(&job());
-        assert!(decode_job(&[]).is_err());
-        assert!(decode_job(&[255; 64]).is_err());
+        assert!(decode(&[]).is_err());
+        assert!(decode(&[255; 64]).is_err());
         for end in 0..good.len() {
-            assert!(decode_job(&good[..end]).is_err(), "cut at {end}");
+            assert!(decode(&good[..end]).is_err(), "cut at {end}");
         }
     }
 

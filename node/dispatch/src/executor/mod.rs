@@ -6,7 +6,7 @@ mod held;
 mod report;
 
 use crate::{
-    Action, Held, Ignored, Job, LeaseId, Lending, Load, NodeId, Progress,
+    Action, Held, Ignored, Job, JobId, LeaseId, Lending, Load, NodeId, Progress,
     context::Context,
     deadlines::Deadlines,
     job::{MAX_PAYLOAD_BYTES, cut_text},
@@ -400,6 +400,13 @@ impl Executor {
                 lent,
             });
         }
+    }
+
+    /// The job of an origin that waits for nothing but a slot and is its next.
+    pub(crate) fn peek_ready(&self, origin: NodeId) -> Option<(JobId, &Job)> {
+        let pair = self.origins.get(&origin)?;
+        let (lease, _) = pair.queue.peek()?;
+        Some((lease.job, &pair.ready.get(&lease)?.job))
     }
 
     /// Records the end of a lease that is in no stage any more.

@@ -163,8 +163,10 @@ impl Executor {
         }
     }
 
-    fn tell_holding(&mut self, cx: &mut Context<'_>, origin: NodeId) {
+    pub(super) fn tell_holding(&mut self, cx: &mut Context<'_>, origin: NodeId) {
         let Some(pair) = self.origins.get(&origin) else {
+            let (settled, leases) = (self.requests, Vec::new());
+            cx.send(origin, Body::Holding { settled, leases });
             return;
         };
         let unstarted = pair

@@ -34,8 +34,8 @@ enum Timer {
     Revoke(NodeId),
     /// More nodes are to be woken.
     Wake,
-    /// A job may have run for too long.
-    Straggler,
+    /// Jobs may have run, or waited elsewhere, for too long.
+    Tail,
 }
 
 /// The origin's half of a dispatcher.
@@ -101,10 +101,16 @@ impl Origin {
                 Timer::Silent(node) => self.check_silence(cx, node),
                 Timer::Revoke(node) => self.check_revocation(cx, node),
                 Timer::Wake => {}
-                Timer::Straggler => self.wake_for_stragglers(cx),
+                Timer::Tail => self.wake_for_tail(cx),
             }
         }
         self.pump(cx);
+    }
+
+    /// The job that is first in the queue.
+    pub(crate) fn peek_queued(&self) -> Option<(JobId, &Job)> {
+        let (id, _) = self.backlog.head()?;
+        Some((id, &self.jobs.get(&id)?.job))
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {

@@ -37,8 +37,11 @@ pub(super) enum Bench {
         #[arg(long, default_value_t = 500)]
         ms: u64,
     },
-    /// Empty jobs through nodes against the same jobs run by the client alone.
+    /// Empty jobs through nodes, by the client alone, and by Maelstrom 0.14 if it is installed.
     Empty {
+        /// Runs of each, in turns, besides the first.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
         #[arg(long, default_value_t = 4)]
         nodes: u8,
         #[arg(long, default_value_t = 2)]
@@ -51,6 +54,16 @@ pub(super) enum Bench {
         #[arg(long, default_value_t = 8)]
         nodes: u8,
         /// Its size in MiB.
+        #[arg(long, default_value_t = 1024)]
+        size: u64,
+    },
+    /// One end of a connection, which `layer` starts on two hosts.
+    #[command(hide = true)]
+    Tcp {
+        #[arg(long, conflicts_with = "connect")]
+        listen: Option<String>,
+        #[arg(long)]
+        connect: Option<String>,
         #[arg(long, default_value_t = 1024)]
         size: u64,
     },
@@ -107,19 +120,40 @@ pub(super) fn soak(options: &Soak) -> Result<u8, LabError> {
     Ok(u8::from(!failed.is_empty()))
 }
 
-pub(super) fn bench(what: &Bench) -> Result<u8, LabError> {
-    let figures = match *what {
+pub(super) fn bench(what: Bench) -> Result<u8, LabError> {
+    let figures = match what {
         Bench::Sleep {
             nodes,
             slots,
             jobs,
             ms,
         } => bench::sleep(nodes, slots, jobs, Duration::from_millis(ms))?,
-        Bench::Empty { nodes, slots, jobs } => bench::empty(nodes, slots, jobs)?,
+        Bench::Empty {
+            rounds,
+            nodes,
+            slots,
+            jobs,
+        } => bench::empty(nodes, slots, jobs, rounds)?,
         Bench::Layer { nodes, size } => bench::layer(nodes, size << 20)?,
+        Bench::Tcp {
+            listen,
+            connect,
+            size,
+        } => return tcp(listen, connect, size << 20),
     };
     for Figure { name, value, unit } in figures {
-        println!("{name:<24} {value:>9.3} {unit}");
+        println!("{name:<28} {value:>9.3} {unit}");
+    }
+    Ok(0)
+}
+
+fn tcp(listen: Option<String>, connect: Option<String>, bytes: u64) -> Result<u8, LabError> {
+    let failed = LabError::step("measuring a connection");
+    if let Some(address) = listen {
+        bench::tcp_sink(&address).map_err(failed)?;
+    } else if let Some(address) = connect {
+        let time = bench::tcp_source(&address, bytes).map_err(failed)?;
+        println!("{}", time.as_secs_f64());
     }
     Ok(0)
 }

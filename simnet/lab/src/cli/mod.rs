@@ -173,7 +173,7 @@ fn start(options: &Start) -> Result<u8, LabError> {
 fn carry_out(command: Subcommands) -> Result<u8, LabError> {
     let command = match command {
         Subcommands::Soak(options) => return measure::soak(&options),
-        Subcommands::Bench { what } => return measure::bench(&what),
+        Subcommands::Bench { what } => return measure::bench(what),
         command => command,
     };
     let client = Client::connect(&directory()?)?;

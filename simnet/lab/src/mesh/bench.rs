@@ -1,15 +1,18 @@
 //! What the mesh is measured by. Hosts share the processors of one machine, so what is shown is
 //! what the mesh itself costs: sleeping jobs, empty jobs, bytes.
 
-use super::{BOUND, Mesh, jobs};
+use super::{
+    BOUND, Mesh, jobs,
+    peer::{Cluster, Programs},
+};
 use crate::{LabConfig, LabError, Process};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use std::{
     fmt::Write as _,
     fs::{self, File},
-    io::{self, BufWriter, Write as _},
+    io::{self, BufWriter, Read as _, Write as _},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How long a measured run may take.
@@ -60,7 +63,7 @@ pub fn sleep(
         r#"{{"parent": "base", "program": "sleep", "arguments": ["{}"]}}"#,
         duration.as_secs_f64()
     );
-    let input = same_jobs("sleep", &job, count);
+    let input = same_jobs(r#"{"programs": ["sleep"]}"#, &job, count);
     // Twice: the first makes the layers, and shows what that costs.
     let first = expect_exit(&mesh.client(1, slots, &input)?.spawn()?)?;
     let second = expect_exit(&mesh.client(1, slots, &input)?.spawn()?)?;
@@ -78,37 +81,80 @@ pub fn sleep(
     ])
 }
 
-/// Jobs that do nothing, through the nodes of a mesh and by the client alone.
+/// Jobs that do nothing: through the nodes of a mesh, by the client alone, and, where its programs
+/// are installed, through the broker of Maelstrom 0.14 with a worker on every host. After one run
+/// each that is not measured they take turns; figures are medians.
 ///
 /// # Errors
 ///
 /// The lab, a program, or a job fails.
-pub fn empty(hosts: u8, slots: u16, count: usize) -> Result<Vec<Figure>, LabError> {
+pub fn empty(hosts: u8, slots: u16, count: usize, rounds: usize) -> Result<Vec<Figure>, LabError> {
     let mesh = Mesh::start(&LabConfig::new(hosts + 1))?;
     let nodes: Vec<u8> = (2..=hosts + 1).collect();
     for host in &nodes {
         mesh.start_node(*host, slots, &[])?;
     }
     mesh.wait_members(&nodes, nodes.len() - 1, BOUND)?;
-    let input = same_jobs("true", r#"{"parent": "base", "program": "true"}"#, count);
-    let through = |mesh: &Mesh| expect_exit(&mesh.client(1, slots, &input)?.spawn()?);
-    through(&mesh)?;
-    let meshed = through(&mesh)?;
-    let alone = |mesh: &Mesh| {
-        let client = mesh.local_client(1, slots, &input)?.spawn()?;
-        expect_exit(&client)
+    let program = find_in_path("true")?;
+    let input = same_jobs(
+        &format!(r#"{{"paths": ["{program}"]}}, {{"shared_library_dependencies": ["{program}"]}}"#),
+        &format!(r#"{{"parent": "base", "program": "{program}"}}"#),
+        count,
+    );
+    let cluster = match Programs::find() {
+        Ok(programs) => Some(Cluster::start(&mesh, programs)?),
+        Err(missing) => {
+            eprintln!("{missing}");
+            None
+        }
     };
-    alone(&mesh)?;
-    let standalone = alone(&mesh)?;
-    Ok(vec![
-        seconds("mesh", meshed),
-        seconds("standalone", standalone),
-        figure(
-            "mesh / standalone",
-            meshed.as_secs_f64() / standalone.as_secs_f64(),
-            "×",
-        ),
-    ])
+    let workers = |host| cluster.as_ref().map(|c| c.worker(host, slots)).transpose();
+    let _workers = (1..=hosts + 1)
+        .map(workers)
+        .collect::<Result<Vec<_>, _>>()?;
+
+    let (mut meshed, mut alone, mut brokered) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..=rounds {
+        meshed.push(expect_exit(&mesh.client(1, slots, &input)?.spawn()?)?);
+        alone.push(expect_exit(&mesh.local_client(1, slots, &input)?.spawn()?)?);
+        if let Some(cluster) = &cluster {
+            brokered.push(expect_exit(&cluster.client(&input)?.spawn()?)?);
+        }
+    }
+    let mut figures = Vec::new();
+    let mesh = measured("mesh", &mut meshed, &mut figures);
+    let alone = measured("standalone", &mut alone, &mut figures);
+    figures.push(figure("mesh / standalone", mesh / alone, "×"));
+    if !brokered.is_empty() {
+        let broker = measured("Maelstrom 0.14's broker", &mut brokered, &mut figures);
+        figures.push(figure("mesh / broker", mesh / broker, "×"));
+    }
+    Ok(figures)
+}
+
+/// The median in seconds of all but the first, which is added to the figures with its range.
+fn measured(name: &str, durations: &mut Vec<Duration>, figures: &mut Vec<Figure>) -> f64 {
+    durations.remove(0);
+    durations.sort();
+    let Some((first, last)) = durations.first().zip(durations.last()) else {
+        return f64::NAN;
+    };
+    let median = durations[durations.len() / 2];
+    figures.push(seconds(name, median));
+    figures.push(seconds("    fastest", *first));
+    figures.push(seconds("    slowest", *last));
+    median.as_secs_f64()
+}
+
+fn find_in_path(name: &str) -> Result<String, LabError> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|directory| directory.join(name));
+    let file = found.into_iter().find(|file| file.is_file());
+    let file = file.and_then(|file| Some(file.to_str()?.to_owned()));
+    file.ok_or_else(|| {
+        let failed = LabError::step(format!("looking for the program {name}"));
+        failed(io::ErrorKind::NotFound.into())
+    })
 }
 
 fn expect_exit(client: &Process) -> Result<Duration, LabError> {
@@ -123,10 +169,10 @@ fn expect_exit(client: &Process) -> Result<Duration, LabError> {
     ))
 }
 
-/// The same job many times, in a container with one program.
-fn same_jobs(program: &str, job: &str, count: usize) -> String {
+/// The same job many times, in a container of these layers.
+fn same_jobs(layers: &str, job: &str, count: usize) -> String {
     let mut input = format!(
-        r#"{{"containers": {{"base": {{"layers": [{{"programs": ["{program}"]}}],
+        r#"{{"containers": {{"base": {{"layers": [{layers}],
             "environment": {{"PATH": "$env{{PATH}}"}}}}}}}}"#
     );
     input.push('\n');
@@ -137,7 +183,8 @@ fn same_jobs(program: &str, job: &str, count: usize) -> String {
     input
 }
 
-/// One large layer from the client's host to all others.
+/// One large layer from the client's host, which holds it already, to all others; beside it raw TCP
+/// between two hosts and, for one other host, the same through the broker of Maelstrom 0.14.
 ///
 /// # Errors
 ///
@@ -153,11 +200,13 @@ pub fn layer(hosts: u8, bytes: u64) -> Result<Vec<Figure>, LabError> {
     let directory = mesh.lab().directory().join("layer");
     make_random_file(&directory.join("random"), bytes)?;
     // Longer than any transfer: so each host gets one.
-    let count = usize::from(hosts) + 1;
-    let input = layer_jobs(count);
+    let input = layer_jobs(usize::from(hosts) + 1);
+    let raw = raw_tcp(&mesh, bytes)?;
+    let make = mesh.local_client(1, 1, &layer_job_that_ends())?;
+    let made = expect_exit(&make.args(large).current_dir(&directory).spawn()?)?;
     let before = sent_bytes(&mesh, 1);
     let client = mesh.client(1, 1, &input)?.args(large);
-    let client = client.current_dir(directory).spawn()?;
+    let client = client.current_dir(&directory).spawn()?;
     let mut arrived = Vec::new();
     while arrived.len() < nodes.len() {
         for host in &nodes {
@@ -181,25 +230,127 @@ pub fn layer(hosts: u8, bytes: u64) -> Result<Vec<Figure>, LabError> {
     }
     let sent = sent_bytes(&mesh, 1).saturating_sub(before);
     client.signal(crate::Signal::INT)?;
+    client.wait(BOUND)?;
     let last = arrived.last().map_or(Duration::ZERO, |(_, time)| *time);
     let first = arrived.first().map_or(Duration::ZERO, |(_, time)| *time);
     let rate = |duration: Duration, copies: usize| {
         bytes as f64 * copies as f64 / duration.as_secs_f64() / 1e6
     };
-    Ok(vec![
+    let mut figures = vec![
+        seconds("raw TCP, memory to memory", raw),
+        seconds("the client makes the layer", made),
         seconds("first host has it", first),
         seconds("all hosts have it", last),
         figure("the origin sends", sent as f64 / bytes as f64, "copies"),
         figure("all together", rate(last, nodes.len()), "MB/s"),
-    ])
+    ];
+    if hosts == 1 {
+        match Programs::find() {
+            Ok(programs) => layer_by_broker(&mesh, programs, &directory, &mut figures)?,
+            Err(missing) => eprintln!("{missing}"),
+        }
+    }
+    Ok(figures)
+}
+
+/// The layer from the client by Maelstrom 0.14's broker to a worker on another host.
+fn layer_by_broker(
+    mesh: &Mesh,
+    programs: Programs,
+    directory: &Path,
+    figures: &mut Vec<Figure>,
+) -> Result<(), LabError> {
+    let cluster = Cluster::start(mesh, programs)?;
+    let program = find_in_path("true")?;
+    let input = format!(
+        r#"{{"containers": {{"base": {{"layers": [{{"paths": ["{program}", "random"]}},
+            {{"shared_library_dependencies": ["{program}"]}}]}}}}}}
+           {{"parent": "base", "program": "{program}"}}"#
+    );
+    for name in ["0.14: nobody holds it", "0.14: its broker holds it"] {
+        let worker = cluster.worker(2, 1)?;
+        let client = cluster.client(&input)?.current_dir(directory).spawn()?;
+        figures.push(seconds(name, expect_exit(&client)?));
+        worker.signal(crate::Signal::TERM)?;
+        worker.wait(BOUND)?;
+    }
+    Ok(())
+}
+
+/// So many bytes over one connection from host 1 to host 2.
+fn raw_tcp(mesh: &Mesh, bytes: u64) -> Result<Duration, LabError> {
+    let lab = crate::program("simnet", "lab")?;
+    let to = |host| -> Result<_, LabError> { Ok(mesh.lab().host(host)?.command(&lab)) };
+    let sink = to(2)?
+        .args(["bench", "tcp", "--listen", "10.77.0.2:9100"])
+        .spawn()?;
+    let size = (bytes >> 20).to_string();
+    let source = to(1)?.args([
+        "bench",
+        "tcp",
+        "--connect",
+        "10.77.0.2:9100",
+        "--size",
+        &size,
+    ]);
+    let source = source.spawn()?;
+    expect_exit(&source)?;
+    expect_exit(&sink)?;
+    let told = source.stdout();
+    let time = told.split_whitespace().find_map(|word| word.parse().ok());
+    time.map(Duration::from_secs_f64).ok_or_else(|| {
+        let failed = LabError::step("measuring raw TCP");
+        failed(io::Error::other(told))
+    })
+}
+
+/// Takes all that is sent over one connection.
+///
+/// # Errors
+///
+/// The address cannot be listened on, or the connection breaks.
+pub fn tcp_sink(listen: &str) -> io::Result<()> {
+    let (mut stream, _) = std::net::TcpListener::bind(listen)?.accept()?;
+    let mut buffer = vec![0; 1 << 20];
+    while stream.read(&mut buffer)? > 0 {}
+    // The other side waits for this: all has arrived.
+    stream.write_all(&[1])
+}
+
+/// Sends so many bytes over one connection. Returns how long it took until all had arrived.
+///
+/// # Errors
+///
+/// Nobody listens there within [`BOUND`], or the connection breaks.
+pub fn tcp_source(connect: &str, bytes: u64) -> io::Result<Duration> {
+    let deadline = Instant::now() + BOUND;
+    let mut stream = loop {
+        match std::net::TcpStream::connect(connect) {
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            Ok(stream) => break stream,
+        }
+    };
+    let buffer = vec![7; 1 << 20];
+    let start = Instant::now();
+    for _ in 0..bytes >> 20 {
+        stream.write_all(&buffer)?;
+    }
+    stream.shutdown(std::net::Shutdown::Write)?;
+    stream.read_exact(&mut [0])?;
+    Ok(start.elapsed())
+}
+
+const LAYER_CONTAINER: &str = r#"{"containers": {"base": {
+    "layers": [{"programs": ["sh", "sleep"]}, {"paths": ["random"]}],
+    "environment": {"PATH": "$env{PATH}"}}}}"#;
+
+fn layer_job_that_ends() -> String {
+    format!(r#"{LAYER_CONTAINER} {{"parent": "base", "program": "sh", "arguments": ["-c", ":"]}}"#)
 }
 
 fn layer_jobs(count: usize) -> String {
-    let mut input = String::from(
-        r#"{"containers": {"base": {
-            "layers": [{"programs": ["sh", "sleep"]}, {"paths": ["random"]}],
-            "environment": {"PATH": "$env{PATH}"}}}}"#,
-    );
+    let mut input = String::from(LAYER_CONTAINER);
     input.push('\n');
     for _ in 0..count {
         let _ = writeln!(

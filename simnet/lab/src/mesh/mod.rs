@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod jobs;
+pub mod peer;
 pub mod soak;
 
 use crate::{Command, Finished, Host, Lab, LabConfig, LabError, Process, program};

@@ -104,7 +104,7 @@ impl Fault {
             .random_bool(0.5)
             .then(|| Duration::from_millis(random.random_range(100..4000)));
         // Mostly short; now and then longer than it takes to be given up.
-        let times_ms = [200, 500, 1000, 1000, 3000, 10_000, 20_000];
+        let times_ms = [200, 500, 1000, 1000, 3000, 10_000, 20_000, 60_000];
         let time = Duration::from_millis(*times_ms.choose(random).unwrap_or(&1000));
         match random.random_range(0..8) {
             0 | 1 => Self::Kill(other, back),
