@@ -1,3 +1,4 @@
+use crate::SharedResults;
 use maelstrom_content::LayerId;
 use maelstrom_dispatch::Rank;
 use maelstrom_runtime::{ContainerMount, JobNetwork, Privileges, Root, Template, TerminalSize};
@@ -169,6 +170,11 @@ pub trait JobService: fmt::Debug + Send + Sync {
 
     /// A sentence that whoever waits for the jobs should see at the end, if there is one.
     fn remark(&self) -> Option<String> {
+        None
+    }
+
+    /// The results that other machines know, if there are others.
+    fn results(&self) -> Option<Arc<dyn SharedResults>> {
         None
     }
 

@@ -6,7 +6,11 @@
 
 mod job;
 mod local;
+mod results;
 
 pub use job::{Container, Handler, Hold, Job, JobEvent, JobId, JobService};
 pub use local::Node;
 pub use maelstrom_dispatch::Rank;
+pub use results::{
+    MAX_SHARED_KEYS, MAX_SHARED_RESULT_BYTES, ResultKey, ResultStore, SharedResults,
+};

@@ -43,4 +43,5 @@ pub use job::{
     TerminalSize,
 };
 pub use launcher::{Launcher, StartError};
+pub use outputs::is_output;
 pub use slot::{Canceller, RunError, Slot};

@@ -29,19 +29,35 @@ pub(crate) fn collect(job: &ContainerJob, into: &OwnedFd, notes: &mut Vec<String
         files: 0,
     };
     for pattern in &job.outputs {
-        // Only the pattern is a pattern, not the directory that it starts in.
-        let start = globset::escape(&job.working_directory.to_string_lossy());
-        let absolute = normalise(&Path::new(&start).join(pattern));
-        let glob = GlobBuilder::new(&absolute.to_string_lossy())
-            .literal_separator(true)
-            .build();
-        match glob {
-            Ok(glob) => collected.walk(&literal_prefix(&absolute), &glob.compile_matcher(), 0),
+        match matcher(&job.working_directory, pattern) {
+            Ok((absolute, glob)) => collected.walk(&literal_prefix(&absolute), &glob, 0),
             Err(error) => collected.notes.push(format!(
                 "the output pattern \"{pattern}\" is ignored: {error}"
             )),
         }
     }
+}
+
+/// The absolute form of a pattern, and what it matches.
+fn matcher(
+    working_directory: &Path,
+    pattern: &str,
+) -> Result<(PathBuf, GlobMatcher), globset::Error> {
+    // Only the pattern is a pattern, not the directory that it starts in.
+    let start = globset::escape(&working_directory.to_string_lossy());
+    let absolute = normalise(&Path::new(&start).join(pattern));
+    let glob = GlobBuilder::new(&absolute.to_string_lossy())
+        .literal_separator(true)
+        .build()?;
+    Ok((absolute, glob.compile_matcher()))
+}
+
+/// Whether a job in this directory that asks for these patterns may bring back this file. Who runs
+/// a job elsewhere might say that it did.
+pub fn is_output(working_directory: &Path, patterns: &[String], path: &Path) -> bool {
+    patterns.iter().any(|pattern| {
+        matcher(working_directory, pattern).is_ok_and(|(_, glob)| glob.is_match(path))
+    })
 }
 
 /// The inverse of [`collect`], for the slot.
@@ -149,6 +165,23 @@ fn literal_prefix(pattern: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_was_asked_for_is_an_output() {
+        let patterns = ["*.snap", "/cover.out", "../x/**/y"].map(str::to_owned);
+        let is_output = |path: &str| is_output(Path::new("/p/a[b]"), &patterns, Path::new(path));
+        for path in ["/p/a[b]/one.snap", "/cover.out", "/p/x/1/2/y"] {
+            assert!(is_output(path), "{path}");
+        }
+        for path in [
+            "/p/a[b]/src/lib.rs",
+            "/p/a[b]/in/one.snap",
+            "/cover",
+            "/p/ab/one.snap",
+        ] {
+            assert!(!is_output(path), "{path}");
+        }
+    }
 
     #[test]
     fn prefixes_and_names() {

@@ -12,6 +12,7 @@ use maelstrom_content::{Store, StoreOptions};
 use maelstrom_mesh::{Lending, MeshConfig, MeshNode};
 use maelstrom_net::{MeshKey, Ticket};
 use maelstrom_node::JobService as _;
+use maelstrom_runner::results::ResultCache;
 use maelstrom_runtime::Launcher;
 use maelstrom_session::{Answer, Question, Server, Socket, Welcome, socket_path};
 use signal_hook::{
@@ -54,6 +55,7 @@ pub(crate) fn run(launcher: Launcher, options: NodeOptions) -> Result<()> {
         cache_size_bytes: options.cache_size_bytes,
     };
     let store = Store::open(&options.cache_root, store_options)?;
+    let results = ResultCache::new(store.root().join("results"), None);
     let node = MeshNode::start(
         launcher,
         MeshConfig {
@@ -69,6 +71,7 @@ pub(crate) fn run(launcher: Launcher, options: NodeOptions) -> Result<()> {
             may_coordinate: true,
             state_dir: Some(options.state_root.clone()),
             store: store.clone(),
+            results: Some(Arc::new(results)),
         },
     )?;
     let node = Arc::new(node);

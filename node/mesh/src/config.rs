@@ -4,8 +4,9 @@ use maelstrom_content::Store;
 use maelstrom_gossip::{AdvertError, Lending};
 use maelstrom_layers::LayersError;
 use maelstrom_net::{MeshKey, NetError, NodeKey};
+use maelstrom_node::ResultStore;
 use maelstrom_runtime::StartError;
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 /// The port that nodes listen on unless told otherwise: TCP for control, UDP for layers.
 pub const DEFAULT_PORT: u16 = 7357;
@@ -37,6 +38,8 @@ pub struct MeshConfig {
     pub state_dir: Option<PathBuf>,
     /// Where layers are kept.
     pub store: Store,
+    /// Where results are kept for others; `None`: nowhere, as with clients that come and go.
+    pub results: Option<Arc<dyn ResultStore>>,
 }
 
 /// Why a node could not start.

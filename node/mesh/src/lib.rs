@@ -15,6 +15,7 @@ mod node;
 mod outbox;
 mod own;
 mod peers;
+mod results;
 mod status;
 mod wire;
 

@@ -9,7 +9,9 @@ use crate::{
     memory::{Memory, MemoryFile, Peer},
     outbox::Outbox,
     own::OwnJobs,
-    peers, status,
+    peers,
+    results::{self, Results},
+    status,
 };
 use maelstrom_content::{LayerId, Store};
 use maelstrom_cores::{Cores, Event, Protocol, Setup, dispatch_id};
@@ -17,9 +19,8 @@ use maelstrom_dispatch::{self as dispatch, Held, Incarnation};
 use maelstrom_gossip::{LayerDigest, Lending, Profile};
 use maelstrom_layers::{Layers, LayersConfig, Outgoing};
 use maelstrom_net::{Channel, Events, Net, NetConfig, NetEvent};
-use maelstrom_node::{Handler, Job, JobEvent, JobId, JobService, Node};
+use maelstrom_node::{Handler, Job, JobEvent, JobId, JobService, Node, SharedResults};
 use maelstrom_runtime::Launcher;
-
 use std::{
     collections::{HashMap, HashSet},
     fmt::{self, Write as _},
@@ -27,6 +28,7 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    thread::JoinHandle,
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
@@ -53,6 +55,8 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 pub struct MeshNode {
     shared: Arc<Shared>,
     runtime: Mutex<Option<Runtime>>,
+    /// Looks after results.
+    clerk: Mutex<Option<JoinHandle<()>>>,
 }
 
 pub(crate) struct Shared {
@@ -60,6 +64,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) net: Net,
     pub(crate) layers: Layers,
+    pub(crate) results: Results,
     slots: Node,
     store: Store,
     state: Mutex<State>,
@@ -95,7 +100,7 @@ pub(crate) struct State {
     /// Nodes that there is a connection with.
     connected: HashSet<NodeId>,
     /// Whether there was ever another member.
-    met: bool,
+    pub(crate) met: bool,
     stopping: bool,
 }
 
@@ -162,9 +167,15 @@ impl MeshNode {
         for target in join {
             shared.net.join(&target);
         }
+        let working = shared.clone();
+        let clerk = std::thread::Builder::new()
+            .name("results".to_owned())
+            .spawn(move || results::work(&working))
+            .map_err(MeshError::Threads)?;
         Ok(Self {
             shared,
             runtime: Mutex::new(Some(runtime)),
+            clerk: Mutex::new(Some(clerk)),
         })
     }
 
@@ -269,6 +280,10 @@ impl JobService for MeshNode {
         })
     }
 
+    fn results(&self) -> Option<Arc<dyn SharedResults>> {
+        Some(Arc::new(results::Desk(self.shared.clone())))
+    }
+
     fn stop(&self) {
         let runtime = self
             .runtime
@@ -281,6 +296,15 @@ impl JobService for MeshNode {
             state.cancel_all(now);
         });
         self.shared.slots.stop();
+        self.shared.results.close();
+        let clerk = self
+            .clerk
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(clerk) = clerk {
+            let _ = clerk.join();
+        }
         self.shared.act(|state, now| state.cores.leave(now));
         let (net, layers) = (self.shared.net.clone(), self.shared.layers.clone());
         runtime.block_on(async {
@@ -367,6 +391,7 @@ async fn start(
         clock,
         net,
         layers,
+        results: Results::new(config.results),
         slots,
         store: config.store,
         state: Mutex::new(State {
@@ -412,7 +437,7 @@ impl State {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -585,6 +610,13 @@ fn hear(shared: &Arc<Shared>, from: NodeId, channel: Channel, bytes: &[u8]) {
         Channel::Dispatch => Protocol::Dispatch,
         Channel::Pull => {
             if let Err(rubbish) = shared.layers.handle_message(from, bytes) {
+                shared.net.ban(from, &rubbish.to_string());
+            }
+            return;
+        }
+        Channel::Results => {
+            let is_member = shared.lock().cores.view().get(&from).is_some();
+            if let Err(rubbish) = shared.results.hear(from, is_member, bytes) {
                 shared.net.ban(from, &rubbish.to_string());
             }
             return;

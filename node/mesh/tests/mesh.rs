@@ -5,14 +5,17 @@ use libtest_mimic::{Arguments, Trial};
 use maelstrom_content::{BuildContext, LayerId, Store, StoreOptions};
 use maelstrom_mesh::{Lending, MeshConfig, MeshNode};
 use maelstrom_net::{Channel, MeshKey, Net, NetConfig, NetEvent, NodeKey};
-use maelstrom_node::{Container, Job, JobEvent, JobId, JobService, Rank};
+use maelstrom_node::{
+    Container, Job, JobEvent, JobId, JobService, Rank, ResultKey, ResultStore, SharedResults,
+};
 use maelstrom_runtime::{ContainerMount, JobNetwork, Launcher, Privileges, Root};
 use maelstrom_spec::{JobError, JobOutcome, JobStatus, LayerSpec};
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     time::{Duration, Instant},
@@ -21,6 +24,26 @@ use tempfile::TempDir;
 
 /// How long something may take on a machine that does a lot besides.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Results in memory.
+#[derive(Debug, Default)]
+struct Kept(Mutex<HashMap<ResultKey, Vec<u8>>>);
+
+impl ResultStore for Kept {
+    fn get(&self, keys: &[ResultKey]) -> Vec<Option<Vec<u8>>> {
+        let kept = self.0.lock().expect("no panic");
+        keys.iter().map(|key| kept.get(key).cloned()).collect()
+    }
+
+    fn put(&self, results: &[(ResultKey, Vec<u8>)]) -> bool {
+        let (good, bad): (Vec<_>, Vec<_>) = results
+            .iter()
+            .cloned()
+            .partition(|(_, result)| result.starts_with(b"passed"));
+        self.0.lock().expect("no panic").extend(good);
+        bad.is_empty()
+    }
+}
 
 struct Host {
     node: MeshNode,
@@ -60,6 +83,8 @@ impl Mesh<'_> {
             may_coordinate: true,
             state_dir: Some(cache.path().join("state")),
             store,
+            // As a client, whoever never lends.
+            results: (lending != Lending::Never).then(|| Arc::new(Kept::default()) as _),
         };
         let node = MeshNode::start(self.fixture.launcher.clone(), config)
             .unwrap_or_else(|error| panic!("{error}"));
@@ -393,12 +418,92 @@ fn who_sends_rubbish_is_disconnected_and_reported(fixture: &Fixture) {
     assert_eq!(mesh.hosts[0].node.members(), 1);
 }
 
+fn key(container: u8, job: u8) -> ResultKey {
+    ResultKey::new([container; 16], [job; 16])
+}
+
+impl Mesh<'_> {
+    fn results(&self, host: usize) -> Arc<dyn SharedResults> {
+        let results = self.hosts[host].node.results();
+        results.expect("a mesh shares results")
+    }
+}
+
+/// What a client found out stays in the mesh when the client is gone.
+fn what_one_found_out_others_know(fixture: &Fixture) {
+    let mut mesh = mesh(fixture);
+    for lending in [Lending::Always, Lending::Always, Lending::Always] {
+        mesh.start(1, lending);
+    }
+    let client = mesh.start(1, Lending::Never);
+    mesh.settle();
+    let long = [b"passed".to_vec(), vec![b'x'; 20_000]].concat();
+    let found_out: Vec<(ResultKey, Vec<u8>)> = (0..50)
+        .map(|n| (key(n % 5, n), [&long, &vec![n; 10][..]].concat()))
+        .collect();
+    for (key, result) in &found_out {
+        mesh.results(client).offer(*key, result.clone());
+    }
+    let too_long = key(0, 200);
+    let results = mesh.results(client);
+    results.offer(too_long, vec![0; 1 << 20]);
+    // Stopping tells others what is still to be told.
+    let gone = mesh.hosts.pop().expect("the client");
+    gone.node.stop();
+    drop((gone, results));
+    let asking = mesh.start(1, Lending::Never);
+    let end = Instant::now() + PATIENCE;
+    for container in 0..5 {
+        let those = found_out
+            .iter()
+            .filter(|(key, _)| key.container() == [container; 16]);
+        let (mut keys, mut expected): (Vec<_>, Vec<_>) = those
+            .map(|(key, result)| (*key, Some(result.clone())))
+            .unzip();
+        keys.push(key(container, 200));
+        expected.push(None);
+        while mesh.results(asking).find(&keys) != expected {
+            assert!(
+                Instant::now() < end,
+                "not all of container {container} is known"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    // Nobody waits for a member that is gone without a word, but once.
+    let unknown = [key(9, 9)];
+    let start = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(mesh.results(asking).find(&unknown), [None]);
+    }
+    assert!(start.elapsed() < PATIENCE / 4, "{:?}", start.elapsed());
+}
+
+fn who_offers_what_is_no_result_is_disconnected(fixture: &Fixture) {
+    let mut mesh = mesh(fixture);
+    mesh.start(1, Lending::Always);
+    let rogue = mesh.start(1, Lending::Never);
+    mesh.settle();
+    mesh.results(rogue).offer(key(1, 1), b"rubbish".to_vec());
+    let id = mesh.hosts[rogue].node.id().to_string();
+    let end = Instant::now() + PATIENCE;
+    let is_refused = || {
+        let refused = mesh.hosts[0].node.status().refused;
+        refused.iter().any(|refusal| refusal.who == id)
+    };
+    while !is_refused() {
+        assert!(Instant::now() < end, "it is listened to");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(mesh.results(0).find(&[key(1, 1)]), [None]);
+}
+
 fn main() {
     let fixture = Arc::new(Fixture {
         launcher: Launcher::start().expect("the launcher starts"),
     });
     type Test = (&'static str, fn(&Fixture));
-    let tests: [Test; 7] = [
+    let tests: [Test; 9] = [
         ("jobs_run_where_slots_are", jobs_run_where_slots_are),
         ("a_lost_node_loses_no_job", a_lost_node_loses_no_job),
         (
@@ -416,6 +521,14 @@ fn main() {
         (
             "who_sends_rubbish_is_disconnected_and_reported",
             who_sends_rubbish_is_disconnected_and_reported,
+        ),
+        (
+            "what_one_found_out_others_know",
+            what_one_found_out_others_know,
+        ),
+        (
+            "who_offers_what_is_no_result_is_disconnected",
+            who_offers_what_is_no_result_is_disconnected,
         ),
         (
             "nodes_with_another_key_stay_strangers",

@@ -12,17 +12,25 @@ pub enum Channel {
     Dispatch,
     /// Who has which pieces of a layer.
     Pull,
+    /// Results that are known.
+    Results,
 }
 
 /// How many channels there are.
-pub(crate) const CHANNELS: usize = 4;
+pub(crate) const CHANNELS: usize = 5;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
 impl Channel {
     /// All channels.
-    pub const ALL: [Self; CHANNELS] = [Self::Gossip, Self::Election, Self::Dispatch, Self::Pull];
+    pub const ALL: [Self; CHANNELS] = [
+        Self::Gossip,
+        Self::Election,
+        Self::Dispatch,
+        Self::Pull,
+        Self::Results,
+    ];
 
     /// The channel's short name.
     pub const fn name(self) -> &'static str {
@@ -31,6 +39,7 @@ impl Channel {
             Self::Election => "election",
             Self::Dispatch => "dispatch",
             Self::Pull => "pull",
+            Self::Results => "results",
         }
     }
 
@@ -41,6 +50,7 @@ impl Channel {
             Self::Election => "/maelstrom/election/1",
             Self::Dispatch => "/maelstrom/dispatch/1",
             Self::Pull => "/maelstrom/pull/1",
+            Self::Results => "/maelstrom/results/1",
         }
     }
 
@@ -50,7 +60,7 @@ impl Channel {
             Self::Gossip => 64 * KIB,
             Self::Election => 16 * KIB,
             Self::Dispatch => 16 * MIB,
-            Self::Pull => MIB,
+            Self::Pull | Self::Results => MIB,
         }
     }
 
@@ -60,7 +70,7 @@ impl Channel {
             Self::Gossip => 4 * MIB,
             Self::Election => 256 * KIB,
             Self::Dispatch => 64 * MIB,
-            Self::Pull => 8 * MIB,
+            Self::Pull | Self::Results => 8 * MIB,
         }
     }
 

@@ -5,10 +5,11 @@ use crate::{
     frame::{self, MAX_EVENT_BYTES, MAX_REQUEST_BYTES},
     message::{Event, MAX_CONTAINERS, Request, WINDOW, WireJob},
     outgoing::Outgoing,
+    results::{DaemonResults, Questions},
 };
 use maelstrom_content::Store;
 use maelstrom_dispatch::Queue;
-use maelstrom_node::{Container, Handler, Job, JobEvent, JobId, JobService, Node};
+use maelstrom_node::{Container, Handler, Job, JobEvent, JobId, JobService, Node, SharedResults};
 use maelstrom_runtime::Launcher;
 use maelstrom_spec::{JobError, JobOutcome};
 use std::{
@@ -30,6 +31,9 @@ const MAX_UNSENT_BYTES: usize = 1 << 30;
 /// How long stopping waits for the daemon to say that the jobs have ended.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long stopping waits for the last words to be sent: the daemon reads all the time.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// Makes what a client uses when the daemon has gone away; told why it has. The error becomes
 /// that of every job.
 pub type Fallback = Box<dyn FnOnce(&str) -> Result<Arc<dyn JobService>, String> + Send>;
@@ -43,13 +47,14 @@ pub struct SessionClient {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-struct Shared {
+pub(crate) struct Shared {
     welcome: Welcome,
     out: Outgoing,
     launcher: Launcher,
     store: Store,
     next_id: AtomicU64,
     state: Mutex<State>,
+    pub(crate) questions: Questions,
     /// Some job has ended.
     ended: Condvar,
 }
@@ -160,6 +165,7 @@ impl Session {
                 late: Cancels::default(),
                 stopping: false,
             }),
+            questions: Questions::default(),
             ended: Condvar::new(),
         });
         let (hearing, stream) = (shared.clone(), self.stream);
@@ -229,6 +235,14 @@ impl JobService for SessionClient {
         self.shared.cancel_all();
     }
 
+    fn results(&self) -> Option<Arc<dyn SharedResults>> {
+        match &self.shared.lock().mode {
+            Mode::Daemon => Some(Arc::new(DaemonResults(self.shared.clone()))),
+            Mode::Without(Ok(service)) => service.results(),
+            Mode::Changing | Mode::Without(Err(_)) => None,
+        }
+    }
+
     fn stop(&self) {
         self.shared.lock().stopping = true;
         self.shared.cancel_all();
@@ -248,6 +262,8 @@ impl JobService for SessionClient {
         if let Some(own) = own {
             own.stop();
         }
+        // Results that are offered, say.
+        self.shared.out.drain(LAST_WORDS);
         self.shared.out.close_now();
         let threads = std::mem::take(&mut *lock(&self.threads));
         let this = std::thread::current().id();
@@ -359,7 +375,7 @@ impl Shared {
         }
     }
 
-    fn send(&self, request: &Request<'_>) {
+    pub(crate) fn send(&self, request: &Request<'_>) {
         if let Ok(frame) = frame::encode(request, MAX_REQUEST_BYTES) {
             self.out.push(frame);
         }
@@ -445,6 +461,9 @@ impl Shared {
                 let handler = state.remove(id);
                 self.fill_window(state);
                 self.end(id, handler, result.into_owned());
+            }
+            Event::FoundResults { number, found } => {
+                self.questions.answer(number, found.into_owned());
             }
             Event::Answer(_) | Event::Goodbye(_) => {}
         }
@@ -587,6 +606,7 @@ fn hear(shared: &Arc<Shared>, mut stream: UnixStream) {
         }
     };
     shared.out.close_now();
+    shared.questions.end();
     shared.go_on_without(&why);
 }
 

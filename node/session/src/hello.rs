@@ -17,7 +17,7 @@ use std::{
 const MAGIC: [u8; 8] = *b"mlstsock";
 
 /// Raised whenever a message changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The version of the program, at most so many bytes of it.
 const MAX_NAME_BYTES: usize = 64;

@@ -24,6 +24,7 @@ mod frame;
 mod hello;
 mod message;
 mod outgoing;
+mod results;
 mod server;
 mod socket;
 

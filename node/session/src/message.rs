@@ -1,7 +1,7 @@
 //! What the two ends say to each other after the greeting.
 
 use maelstrom_dispatch::Rank;
-use maelstrom_node::{Container, Job};
+use maelstrom_node::{Container, Job, ResultKey};
 use maelstrom_runtime::Template;
 use maelstrom_spec::{JobError, JobOutcome};
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,16 @@ pub(crate) enum Request<'a> {
     CancelAll,
     /// Answer a question.
     Ask(Question),
+    /// Who knows the results of these jobs?
+    FindResults {
+        number: u64,
+        keys: Cow<'a, [ResultKey]>,
+    },
+    /// A job has passed, and this is its result.
+    OfferResult {
+        key: ResultKey,
+        result: Cow<'a, [u8]>,
+    },
 }
 
 /// From the daemon.
@@ -82,6 +92,11 @@ pub(crate) enum Event<'a> {
     },
     /// To what was asked.
     Answer(Result<String, String>),
+    /// The results that were asked for, each in its place; none if nobody could be asked.
+    FoundResults {
+        number: u64,
+        found: Cow<'a, Vec<Option<Vec<u8>>>>,
+    },
     /// The daemon ends the session, and why.
     Goodbye(String),
 }

@@ -7,6 +7,7 @@ use std::{
     os::unix::net::UnixStream,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 /// How many bytes are handed to the kernel at a time, unless one frame is longer.
@@ -30,6 +31,8 @@ struct Queue {
     bytes: usize,
     /// Nothing more is taken; what is there is sent.
     closing: bool,
+    /// A batch is on its way to the kernel.
+    sending: bool,
     /// Nothing more is sent.
     closed: bool,
 }
@@ -69,14 +72,28 @@ impl Outgoing {
         queue.bytes += frame.len();
         queue.frames.push_back(frame);
         drop(queue);
-        self.0.changed.notify_one();
+        self.0.changed.notify_all();
         true
     }
 
     /// Sends what is there, and then no more. The other end sees the end of the stream.
     pub(crate) fn close(&self) {
         self.lock().closing = true;
-        self.0.changed.notify_one();
+        self.0.changed.notify_all();
+    }
+
+    /// Waits until what is there has been sent, for at most so long.
+    pub(crate) fn drain(&self, bound: Duration) {
+        let deadline = Instant::now() + bound;
+        let mut queue = self.lock();
+        while !queue.closed && (queue.sending || !queue.frames.is_empty()) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let waited = self.0.changed.wait_timeout(queue, left);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// Ends the session at once, in both directions.
@@ -86,13 +103,14 @@ impl Outgoing {
         queue.frames.clear();
         drop(queue);
         let _ = self.0.stream.shutdown(Shutdown::Both);
-        self.0.changed.notify_one();
+        self.0.changed.notify_all();
     }
 
     fn send(&self) {
         while let Some(batch) = self.next_batch() {
             if (&self.0.stream).write_all(&batch).is_err() {
                 self.lock().closed = true;
+                self.0.changed.notify_all();
                 break;
             }
         }
@@ -102,6 +120,10 @@ impl Outgoing {
     /// Waits for something to send. `None`: there will be nothing more.
     fn next_batch(&self) -> Option<Vec<u8>> {
         let mut queue = self.lock();
+        if queue.sending {
+            queue.sending = false;
+            self.0.changed.notify_all();
+        }
         loop {
             if queue.closed {
                 return None;
@@ -114,6 +136,7 @@ impl Outgoing {
                     batch.extend(next.into_iter().flatten());
                 }
                 queue.bytes -= batch.len();
+                queue.sending = true;
                 return Some(batch);
             }
             if queue.closing {
@@ -145,6 +168,7 @@ mod tests {
             assert!(outgoing.push(vec![byte; 1000]));
         }
         outgoing.close();
+        outgoing.drain(Duration::from_millis(1));
         assert!(!outgoing.push(vec![1]));
         let mut got = Vec::new();
         theirs.read_to_end(&mut got).unwrap();

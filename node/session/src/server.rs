@@ -6,9 +6,10 @@ use crate::{
     hello,
     message::{Event, MAX_CONTAINERS, Question, Request, WINDOW, Welcome},
     outgoing::Outgoing,
+    results::Finder,
 };
 use maelstrom_dispatch::Rank;
-use maelstrom_node::{Container, Hold, Job, JobEvent, JobId, JobService};
+use maelstrom_node::{Container, Hold, Job, JobEvent, JobId, JobService, SharedResults};
 use maelstrom_runtime::{JobNetwork, Privileges, Root};
 use maelstrom_spec::JobError;
 use std::{
@@ -241,6 +242,8 @@ struct Client {
     jobs: Arc<dyn JobService>,
     unfinished: Arc<Mutex<HashMap<u64, Unfinished>>>,
     containers: HashMap<u32, Arc<Container>>,
+    results: Option<Arc<dyn SharedResults>>,
+    finder: Finder,
     out: Outgoing,
 }
 
@@ -275,6 +278,8 @@ fn serve(shared: &Arc<Shared>, number: u64, mut stream: UnixStream) {
         jobs: shared.jobs.clone(),
         unfinished: Arc::default(),
         containers: HashMap::new(),
+        results: shared.jobs.results(),
+        finder: Finder::default(),
         out,
     };
     let end = loop {
@@ -342,6 +347,16 @@ impl Client {
             Request::CancelAll => self.cancel_all(),
             Request::Ask(question) => {
                 send(&self.out, &Event::Answer((shared.answer)(question)));
+            }
+            Request::FindResults { number, keys } => {
+                let keys = keys.into_owned();
+                self.finder
+                    .find(self.results.as_ref(), number, keys, &self.out);
+            }
+            Request::OfferResult { key, result } => {
+                if let Some(results) = &self.results {
+                    results.offer(key, result.into_owned());
+                }
             }
         }
         Ok(())

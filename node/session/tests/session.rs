@@ -2,10 +2,12 @@
 
 mod fake;
 
-use fake::{Fake, Said};
+use fake::{Fake, SLOW, Said};
 use libtest_mimic::{Arguments, Trial};
 use maelstrom_content::{BuildContext, LayerId, Store, StoreOptions};
-use maelstrom_node::{Container, Job, JobEvent, JobId, JobService, Node, Rank};
+use maelstrom_node::{
+    Container, Job, JobEvent, JobId, JobService, MAX_SHARED_KEYS, Node, Rank, ResultKey,
+};
 use maelstrom_runtime::{ContainerMount, JobNetwork, Launcher, Privileges, Root};
 use maelstrom_session::{
     Fallback, Question, Server, Session, SessionClient, SessionError, Socket, WINDOW, Welcome,
@@ -19,7 +21,7 @@ use std::{
         Arc,
         mpsc::{Receiver, Sender, channel},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -335,7 +337,7 @@ fn questions_are_answered(fixture: &Fixture) {
 /// The greeting of a client.
 fn hello() -> Vec<u8> {
     let version = env!("CARGO_PKG_VERSION");
-    let mut hello = b"mlstsock\x01\0\0\0".to_vec();
+    let mut hello = b"mlstsock\x02\0\0\0".to_vec();
     hello.push(version.len() as u8);
     hello.extend(version.as_bytes());
     hello
@@ -467,7 +469,7 @@ fn another_version_is_told_apart(fixture: &Fixture) {
     stream.write_all(b"mlstsock\xff\0\0\0\x039.9").unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
-    assert!(answer.starts_with(b"mlstsock\x01\0\0\0"));
+    assert!(answer.starts_with(b"mlstsock\x02\0\0\0"));
     // A daemon of another version.
     let path = fixture.home.path().join("other.sock");
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
@@ -500,12 +502,65 @@ fn rubbish_ends_the_session_and_no_more(fixture: &Fixture) {
     assert!(Session::connect(&daemon.path).unwrap().is_some());
 }
 
+fn results_go_through_the_daemon(fixture: &Fixture) {
+    let service = Arc::new(Fake::default());
+    let daemon = fixture.daemon(service.clone());
+    let client = fixture.client(&daemon, none());
+    let results = client.results().expect("a daemon shares results");
+    let key = |job: u8| ResultKey::new([1; 16], [job; 16]);
+    service
+        .results
+        .0
+        .lock()
+        .unwrap()
+        .insert(key(1), vec![7; 100]);
+    let found = || results.find(&[key(0), key(1)]);
+    assert_eq!(found(), [None, Some(vec![7; 100])]);
+    // Those beyond the bound are not asked for.
+    let many = vec![key(1); MAX_SHARED_KEYS + 3];
+    let known = results.find(&many).iter().flatten().count();
+    assert_eq!(known, MAX_SHARED_KEYS);
+    // A mesh that does not answer holds up neither who asks for long, nor jobs.
+    let start = Instant::now();
+    let slow = [ResultKey::new([1; 16], SLOW)];
+    assert_eq!(results.find(&slow), [None]);
+    let id = client.reserve();
+    let (done, ended) = channel();
+    let handler = move |_, event| {
+        if matches!(event, JobEvent::Completed(_)) {
+            let _ = done.send(());
+        }
+    };
+    client.submit_reserved(id, fixture.job("a"), Box::new(handler));
+    let Said::Submitted(number, _) = service.next() else {
+        panic!("it is not submitted");
+    };
+    service.end(number, Ok(0));
+    ended.recv_timeout(PATIENCE).expect("the job ends");
+    let waited = start.elapsed();
+    assert!(waited < Duration::from_secs(3), "{waited:?}");
+    // What was offered arrives, also when the client stops at once.
+    for job in 2..200 {
+        results.offer(key(job), vec![job; 5000]);
+    }
+    client.stop();
+    let end = Instant::now() + PATIENCE;
+    while service.results.0.lock().unwrap().len() < 199 {
+        assert!(Instant::now() < end, "some results are lost");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn main() {
     // Before there are threads.
     let launcher = Launcher::start().expect("a launcher");
     let fixture = Arc::new(Fixture::new(launcher));
     type Test = (&'static str, fn(&Fixture));
-    let tests: [Test; 12] = [
+    let tests: [Test; 13] = [
+        (
+            "results_go_through_the_daemon",
+            results_go_through_the_daemon,
+        ),
         ("jobs_run_at_the_daemon", jobs_run_at_the_daemon),
         ("one_job_is_cancelled", one_job_is_cancelled),
         (

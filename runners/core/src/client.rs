@@ -6,7 +6,7 @@ use crate::{
     mesh::{self, MeshChoice},
 };
 use maelstrom_content::{BuildContext, LayerId, Store, StoreOptions};
-use maelstrom_node::{Container, Job, JobEvent, JobId, JobService, Node, Rank};
+use maelstrom_node::{Container, Job, JobEvent, JobId, JobService, Node, Rank, SharedResults};
 use maelstrom_runtime::{ContainerMount, Launcher, Privileges, Root, StartError, TerminalSize};
 pub use maelstrom_runtime::{Template, TemplateProgram};
 use maelstrom_spec::{
@@ -399,6 +399,11 @@ impl Client {
             hold: None,
         };
         self.0.node.submit_reserved(id, job, Box::new(handler));
+    }
+
+    /// The results that other machines know, if there are others.
+    pub fn shared_results(&self) -> Option<Arc<dyn SharedResults>> {
+        self.0.node.results()
     }
 
     /// A sentence that the user should see at the end of a run, if there is one.

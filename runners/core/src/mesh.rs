@@ -167,6 +167,7 @@ fn node(
             may_coordinate: false,
             state_dir: None,
             store,
+            results: None,
         },
     )
     .context("starting a node of the mesh")?;

@@ -32,8 +32,8 @@ pub(crate) struct Workshop {
     pub(crate) base: ContainerSpec,
     /// Directories of the modules that are developed together.
     pub(crate) modules: Vec<PathBuf>,
-    /// Where this program keeps its own files.
-    pub(crate) own_directory: PathBuf,
+    /// What of the modules this program writes itself: its own directory, the profile.
+    pub(crate) written: Vec<PathBuf>,
     /// The variables that all tests have in `go-test`.
     pub(crate) environment: BTreeMap<String, String>,
     /// What tests need that start the `go` command.
@@ -50,7 +50,7 @@ pub(crate) struct WorkshopParts {
     pub(crate) identity: Identity,
     pub(crate) base: ContainerSpec,
     pub(crate) modules: Vec<PathBuf>,
-    pub(crate) own_directory: PathBuf,
+    pub(crate) written: Vec<PathBuf>,
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) toolchain: Toolchain,
     pub(crate) options: Arc<TestOptions>,
@@ -65,7 +65,7 @@ impl Workshop {
             identity: parts.identity,
             base: parts.base,
             modules: parts.modules,
-            own_directory: parts.own_directory,
+            written: parts.written,
             environment: parts.environment,
             toolchain: parts.toolchain,
             options: parts.options,
@@ -82,7 +82,7 @@ impl Workshop {
                 client.store(),
                 client.build_context(),
                 &self.identity,
-                &go_test::project_places(&self.modules, &self.own_directory),
+                &go_test::project_places(&self.modules, &self.written),
                 &self.tools,
             )
             .map_err(|error| error.to_string())

@@ -12,16 +12,17 @@
 //! | the test binary and its libraries | a build |
 
 use maelstrom_runner::host::ProjectPlaces;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The name that directives use.
 pub(crate) const NAME: &str = "go-test";
 
-/// Where the files of a project lie.
-pub(crate) fn project_places(modules: &[PathBuf], own_directory: &Path) -> ProjectPlaces {
+/// Where the files of a project lie. What this program has `written` there itself is none of them:
+/// a profile of the last run would make every test of this one another test.
+pub(crate) fn project_places(modules: &[PathBuf], written: &[PathBuf]) -> ProjectPlaces {
     ProjectPlaces {
         roots: outermost(modules),
-        excluded: vec![own_directory.to_owned()],
+        excluded: written.to_vec(),
         manifests: vec!["go.mod"],
         ..ProjectPlaces::default()
     }

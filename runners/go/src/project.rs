@@ -168,7 +168,7 @@ impl GoProject {
             identity: self.identity.clone(),
             base: self.base.clone(),
             modules: self.modules.clone(),
-            own_directory: own_directory(&self.places).to_owned(),
+            written: self.places.unwatched.clone(),
             environment: environment::shared(user, &self.env.goroot, &self.identity.home, &modules),
             toolchain: Toolchain::new(
                 &self.env,

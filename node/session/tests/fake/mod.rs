@@ -1,6 +1,6 @@
 //! A service that runs nothing: a test says what becomes of its jobs.
 
-use maelstrom_node::{Handler, Job, JobEvent, JobId, JobService};
+use maelstrom_node::{Handler, Job, JobEvent, JobId, JobService, ResultKey, SharedResults};
 use maelstrom_spec::{JobEffects, JobError, JobOutcome, JobStatus};
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,6 +25,28 @@ pub(crate) struct Fake {
     said: Mutex<VecDeque<Said>>,
     more: Condvar,
     handlers: Mutex<HashMap<JobId, Handler>>,
+    pub(crate) results: Arc<FakeResults>,
+}
+
+/// Knows what it was offered, and is slow where the key says so.
+#[derive(Default)]
+pub(crate) struct FakeResults(pub(crate) Mutex<HashMap<ResultKey, Vec<u8>>>);
+
+/// The job of a key that nobody answers.
+pub(crate) const SLOW: [u8; 16] = [255; 16];
+
+impl SharedResults for FakeResults {
+    fn find(&self, keys: &[ResultKey]) -> Vec<Option<Vec<u8>>> {
+        if keys.iter().any(|key| key.job() == SLOW) {
+            std::thread::sleep(Duration::from_secs(3));
+        }
+        let known = self.0.lock().unwrap();
+        keys.iter().map(|key| known.get(key).cloned()).collect()
+    }
+
+    fn offer(&self, key: ResultKey, result: Vec<u8>) {
+        self.0.lock().unwrap().insert(key, result);
+    }
 }
 
 impl fmt::Debug for Fake {
@@ -90,6 +112,10 @@ impl JobService for Fake {
         for id in ids {
             self.cancel(id);
         }
+    }
+
+    fn results(&self) -> Option<Arc<dyn SharedResults>> {
+        Some(self.results.clone())
     }
 
     fn stop(&self) {

@@ -1,10 +1,12 @@
 //! The results that a machine keeps.
 
-use super::{ContainerKey, MAX_RESULT_BYTES, ResultKey, file};
+use super::{MAX_RESULT_BYTES, ResultKey, file};
+use maelstrom_node::{ResultStore, SharedResults};
 use maelstrom_spec::{JobOutcome, JobStatus};
 use std::{
     collections::HashMap,
-    fmt, fs,
+    fmt::{self, Write as _},
+    fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
@@ -16,25 +18,13 @@ const MAX_BYTES: u64 = 128 << 20;
 /// How much is kept in memory before it is written.
 const WRITE_BYTES: usize = 256 << 10;
 
-/// Gets results from elsewhere and offers them, by the content of their jobs: other members of a
-/// mesh, say. Results are encoded, no longer than [`MAX_RESULT_BYTES`], and checked when decoded.
-pub trait ResultExchange: Send + Sync {
-    /// The results of these jobs, as far as anybody has them, each in its key's place. Called
-    /// for the tests of one test binary at once, from a thread that can wait; tests wait for the
-    /// answer, so it is for the implementation to give up soon.
-    fn get(&self, keys: &[ResultKey]) -> Vec<Option<Vec<u8>>>;
-
-    /// A job has passed. Must not wait.
-    fn put(&self, key: ResultKey, result: &[u8]);
-}
-
 /// The results that this machine keeps, in a directory that any number of processes share.
 #[derive(Clone)]
 pub struct ResultCache(Arc<Inner>);
 
 struct Inner {
     directory: PathBuf,
-    exchange: Option<Arc<dyn ResultExchange>>,
+    others: Option<Arc<dyn SharedResults>>,
     unwritten: Mutex<Unwritten>,
 }
 
@@ -53,26 +43,27 @@ impl fmt::Debug for ResultCache {
 }
 
 impl ResultCache {
-    /// A cache in `directory`, which is made when there is something to keep.
-    pub fn new(directory: PathBuf, exchange: Option<Arc<dyn ResultExchange>>) -> ResultCache {
+    /// A cache in `directory`, which is made when there is something to keep. `others` are asked for
+    /// what is not there, and offered what is new.
+    pub fn new(directory: PathBuf, others: Option<Arc<dyn SharedResults>>) -> ResultCache {
         ResultCache(Arc::new(Inner {
             directory,
-            exchange,
+            others,
             unwritten: Mutex::default(),
         }))
     }
 
     /// The outcomes of jobs that have passed before, each in its key's place: of jobs in one
     /// container.
-    pub fn get(&self, container: ContainerKey, keys: &[ResultKey]) -> Vec<Option<JobOutcome>> {
+    pub fn get(&self, keys: &[ResultKey]) -> Vec<Option<JobOutcome>> {
+        let Some(container) = keys.first().map(ResultKey::container) else {
+            return Vec::new();
+        };
         let path = self.path(container);
-        let records = file::read(&path).unwrap_or_else(|error| {
-            tracing::warn!("could not read results from {}: {error}", path.display());
-            HashMap::new()
-        });
+        let records = self.read(container);
         let mut found: Vec<_> = keys
             .iter()
-            .map(|key| decode(records.get(&rest(key))?))
+            .map(|key| decode(records.get(&key.job())?))
             .collect();
         if found.iter().any(Option::is_some) {
             // What was not used longest is dropped first.
@@ -84,7 +75,7 @@ impl ResultCache {
     }
 
     fn get_elsewhere(&self, keys: &[ResultKey], found: &mut [Option<JobOutcome>]) {
-        let Some(exchange) = &self.0.exchange else {
+        let Some(others) = &self.0.others else {
             return;
         };
         let missing: Vec<usize> = (0..keys.len())
@@ -94,7 +85,7 @@ impl ResultCache {
             return;
         }
         let asked: Vec<ResultKey> = missing.iter().map(|&index| keys[index]).collect();
-        for (index, result) in missing.into_iter().zip(exchange.get(&asked)) {
+        for (index, result) in missing.into_iter().zip(others.find(&asked)) {
             let Some(bytes) = result.filter(|bytes| bytes.len() <= MAX_RESULT_BYTES) else {
                 continue;
             };
@@ -103,12 +94,6 @@ impl ResultCache {
                 found[index] = Some(outcome);
             }
         }
-    }
-
-    /// One result, as others are told it.
-    pub fn get_encoded(&self, key: ResultKey) -> Option<Vec<u8>> {
-        let mut records = file::read(&self.path(key.container())).ok()?;
-        records.remove(&rest(&key))
     }
 
     /// Remembers a job that has passed. Others are not remembered, nor is what was cut off or is
@@ -130,24 +115,15 @@ impl ResultCache {
             return;
         }
         self.keep(key, &bytes);
-        if let Some(exchange) = &self.0.exchange {
-            exchange.put(key, &bytes);
-        }
-    }
-
-    /// Remembers what another machine found out, if it is a result.
-    pub fn put_encoded(&self, key: ResultKey, bytes: &[u8]) {
-        if bytes.len() <= MAX_RESULT_BYTES && decode(bytes).is_some() {
-            self.keep(key, bytes);
+        if let Some(others) = &self.0.others {
+            others.offer(key, bytes);
         }
     }
 
     fn keep(&self, key: ResultKey, bytes: &[u8]) {
         let mut unwritten = self.unwritten();
-        let mut container = [0; 16];
-        container.copy_from_slice(&key.as_bytes()[..16]);
-        let records = unwritten.files.entry(container).or_default();
-        file::push(records, rest(&key), bytes);
+        let records = unwritten.files.entry(key.container()).or_default();
+        file::push(records, key.job(), bytes);
         unwritten.bytes += bytes.len();
         if unwritten.bytes >= WRITE_BYTES {
             self.write(&mut unwritten);
@@ -168,9 +144,7 @@ impl ResultCache {
         let _ = fs::create_dir_all(directory);
         unwritten.bytes = 0;
         for (container, records) in unwritten.files.drain() {
-            let mut key = [0; 32];
-            key[..16].copy_from_slice(&container);
-            let path = self.path(ResultKey::from_bytes(key).container());
+            let path = self.path(container);
             if let Err(error) = file::append(&path, &records) {
                 tracing::warn!("could not keep results in {}: {error}", path.display());
                 return;
@@ -178,8 +152,21 @@ impl ResultCache {
         }
     }
 
-    fn path(&self, container: ContainerKey) -> PathBuf {
-        self.0.directory.join(container.to_string())
+    fn path(&self, container: [u8; 16]) -> PathBuf {
+        let name = container.iter().fold(String::new(), |mut name, byte| {
+            let _ = write!(name, "{byte:02x}");
+            name
+        });
+        self.0.directory.join(name)
+    }
+
+    /// What is in the file of a container. Nothing if it cannot be read.
+    fn read(&self, container: [u8; 16]) -> file::Records {
+        let path = self.path(container);
+        file::read(&path).unwrap_or_else(|error| {
+            tracing::warn!("could not read results from {}: {error}", path.display());
+            HashMap::new()
+        })
     }
 
     fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
@@ -190,10 +177,36 @@ impl ResultCache {
     }
 }
 
-fn rest(key: &ResultKey) -> [u8; 16] {
-    let mut rest = [0; 16];
-    rest.copy_from_slice(&key.as_bytes()[16..]);
-    rest
+/// What a node keeps for others: whole files are read, each once for the keys in it.
+impl ResultStore for ResultCache {
+    fn get(&self, keys: &[ResultKey]) -> Vec<Option<Vec<u8>>> {
+        let mut files: HashMap<[u8; 16], file::Records> = HashMap::new();
+        keys.iter()
+            .map(|key| {
+                let container = key.container();
+                let records = files
+                    .entry(container)
+                    .or_insert_with(|| self.read(container));
+                records.get(&key.job()).cloned()
+            })
+            .collect()
+    }
+
+    fn put(&self, results: &[(ResultKey, Vec<u8>)]) -> bool {
+        let keys: Vec<ResultKey> = results.iter().map(|(key, _)| *key).collect();
+        let known = ResultStore::get(self, &keys);
+        let mut all_good = true;
+        for ((key, bytes), known) in results.iter().zip(known) {
+            if bytes.len() > MAX_RESULT_BYTES || decode(bytes).is_none() {
+                all_good = false;
+            } else if known.is_none() {
+                self.keep(*key, bytes);
+            }
+        }
+        // Others ask for them from now on.
+        self.flush();
+        all_good
+    }
 }
 
 /// A result, if it is one of a job that passed.
@@ -244,13 +257,11 @@ mod tests {
     }
 
     fn key(container: u8, job: u8) -> ResultKey {
-        let mut key = [container; 32];
-        key[16..].fill(job);
-        ResultKey::from_bytes(key)
+        ResultKey::new([container; 16], [job; 16])
     }
 
     fn get(cache: &ResultCache, keys: &[ResultKey]) -> Vec<Option<JobOutcome>> {
-        cache.get(keys[0].container(), keys)
+        cache.get(keys)
     }
 
     #[test]
@@ -274,10 +285,16 @@ mod tests {
         let again = ResultCache::new(temp.path().join("results"), None);
         assert_eq!(get(&again, &keys), [Some(passed("one")), None, None]);
         // What others say is checked.
-        again.put_encoded(keys[1], &postcard::to_stdvec(&failed).unwrap());
-        again.put_encoded(keys[1], b"garbage");
-        again.put_encoded(keys[2], &cache.get_encoded(keys[0]).unwrap());
-        again.flush();
+        let put = |key, bytes: &[u8]| ResultStore::put(&again, &[(key, bytes.to_vec())]);
+        let one = ResultStore::get(&again, &keys)[0].clone().unwrap();
+        assert!(!put(keys[1], &postcard::to_stdvec(&failed).unwrap()));
+        assert!(!put(keys[1], b"garbage"));
+        assert!(put(keys[2], &one));
+        // What is known stays.
+        assert!(put(
+            keys[0],
+            &postcard::to_stdvec(&passed("other")).unwrap()
+        ));
         assert_eq!(
             get(&cache, &keys),
             [Some(passed("one")), None, Some(passed("one"))]
@@ -290,15 +307,15 @@ mod tests {
         asked: Mutex<usize>,
     }
 
-    impl ResultExchange for Others {
-        fn get(&self, keys: &[ResultKey]) -> Vec<Option<Vec<u8>>> {
+    impl SharedResults for Others {
+        fn find(&self, keys: &[ResultKey]) -> Vec<Option<Vec<u8>>> {
             *self.asked.lock().unwrap() += keys.len();
             let known = self.known.lock().unwrap();
             keys.iter().map(|key| known.get(key).cloned()).collect()
         }
 
-        fn put(&self, key: ResultKey, result: &[u8]) {
-            self.known.lock().unwrap().insert(key, result.to_vec());
+        fn offer(&self, key: ResultKey, result: Vec<u8>) {
+            self.known.lock().unwrap().insert(key, result);
         }
     }
 
@@ -310,7 +327,7 @@ mod tests {
         let two = ResultCache::new(temp.path().join("two"), Some(others.clone()));
         let keys = [key(1, 1), key(1, 2), key(1, 3)];
         one.put(keys[1], &passed("x"));
-        others.put(keys[2], b"garbage");
+        others.offer(keys[2], b"garbage".to_vec());
         assert_eq!(get(&two, &keys), [None, Some(passed("x")), None]);
         assert_eq!(*others.asked.lock().unwrap(), 3);
         // It is kept, and what is here is not asked for.

@@ -1,9 +1,8 @@
 //! The names of results.
 
-use maelstrom_node::Container;
+use maelstrom_node::{Container, ResultKey};
 use maelstrom_runtime::{ContainerMount, JobNetwork, Root};
 use serde::Serialize;
-use std::fmt;
 
 /// Changes whenever what goes into a key does, or what a result holds.
 const VERSION: &str = "maelstrom result 1";
@@ -12,13 +11,6 @@ const VERSION: &str = "maelstrom result 1";
 /// in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContainerKey([u8; 16]);
-
-/// Names what a job comes to: a hash of all that its outcome follows from.
-///
-/// The first half stands for the container and its program, the second for the rest, so that the
-/// results of one test binary are found together.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ResultKey([u8; 32]);
 
 impl ContainerKey {
     /// `None` for what depends on more than its content: the machine's network, directories of the
@@ -41,41 +33,8 @@ impl ContainerKey {
 
     /// The key of one job: its arguments, and the patterns of the files that it brings back.
     pub fn job(&self, arguments: &[String], outputs: &[String]) -> ResultKey {
-        let mut key = [0; 32];
-        key[..16].copy_from_slice(&self.0);
-        key[16..].copy_from_slice(&half(&hash(&(VERSION, self.0, arguments, outputs))));
-        ResultKey(key)
-    }
-}
-
-impl ResultKey {
-    /// A key from elsewhere.
-    pub const fn from_bytes(bytes: [u8; 32]) -> ResultKey {
-        ResultKey(bytes)
-    }
-
-    /// Its bytes.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    /// The container's half.
-    pub(super) fn container(&self) -> ContainerKey {
-        let mut container = [0; 16];
-        container.copy_from_slice(&self.0[..16]);
-        ContainerKey(container)
-    }
-}
-
-impl fmt::Display for ContainerKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for ResultKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let job = half(&hash(&(VERSION, self.0, arguments, outputs)));
+        ResultKey::new(self.0, job)
     }
 }
 

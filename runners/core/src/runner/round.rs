@@ -18,6 +18,7 @@ use crate::{
 };
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use maelstrom_node::{JobEvent, Rank};
+use maelstrom_runtime::is_output;
 use maelstrom_spec::{JobError, JobOutcome, JobStatus, Problem};
 use std::{collections::HashSet, io::Write as _, sync::Arc, thread, time::Duration};
 
@@ -698,6 +699,22 @@ impl<F: Framework> Round<'_, F> {
 
     fn bring_back_outputs(&self, test: &Test<F::Artifact>, outcome: &mut JobOutcome) {
         for output in std::mem::take(&mut outcome.effects.outputs) {
+            // Outcomes may come from other machines.
+            let asked_for = test.plan.container.as_ref().is_ok_and(|container| {
+                is_output(
+                    &container.working_directory,
+                    &test.plan.outputs,
+                    &output.path,
+                )
+            });
+            if !asked_for {
+                tracing::warn!(
+                    "{}: {} is left out, since no `outputs` pattern matches it",
+                    test.name(),
+                    output.path.display()
+                );
+                continue;
+            }
             let Some(output) = test.artifact.take_output(test.case(), output) else {
                 continue;
             };

@@ -12,11 +12,12 @@ use crate::{
     images::ImageConfig,
     listing::{self, TestListing},
     mesh::MeshChoice,
-    results::ResultCache,
+    results::{MeshResults, ResultCache},
     ui::{Ui, UiSender},
 };
 use anyhow::Context as _;
 use crossbeam_channel::Receiver;
+use maelstrom_node::SharedResults;
 use maelstrom_runtime::{Launcher, StartError};
 use std::{
     fs::{self, OpenOptions},
@@ -177,13 +178,16 @@ fn try_run<F: Framework>(
         .with_ansi(sender.has_color() && !narrates)
         .with_filter(settings.log_level.filter());
     let _ = tracing_subscriber::registry().with(log).try_init();
-    let results = settings
-        .cached
-        .then(|| ResultCache::new(places.cache.join("results"), None));
+    let client = Arc::new(client);
+    let results = settings.cached.then(|| {
+        let others = MeshChoice::new(&settings.client)
+            .map(|_| Arc::new(MeshResults::new(client.clone())) as Arc<dyn SharedResults>);
+        ResultCache::new(places.cache.join("results"), others)
+    });
     let runner = Runner {
         framework: Arc::new(framework),
         settings: Arc::new(settings),
-        client: Arc::new(client),
+        client,
         ui: sender,
         signals,
         results,

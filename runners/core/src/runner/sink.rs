@@ -173,7 +173,7 @@ impl<A: TestArtifact> Sink<A> {
             container.job(&arguments, &plan.outputs)
         };
         let keys: Vec<ResultKey> = tests.iter().map(|test| key(test)).collect();
-        let known = results.get(container, &keys);
+        let known = results.get(&keys);
         for ((test, key), known) in tests.iter_mut().zip(keys).zip(known) {
             test.key = Some(key);
             // A limit may have been lowered since.

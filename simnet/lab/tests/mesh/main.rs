@@ -2,6 +2,7 @@
 
 mod faults;
 mod finding;
+mod results;
 mod suite;
 mod trust;
 
@@ -24,7 +25,14 @@ fn main() {
         Err(error) => panic!("{error}"),
         Ok(_) => {}
     }
-    let tests = [finding::TESTS, suite::TESTS, faults::TESTS, trust::TESTS].concat();
+    let tests = [
+        finding::TESTS,
+        suite::TESTS,
+        results::TESTS,
+        faults::TESTS,
+        trust::TESTS,
+    ]
+    .concat();
     let trials = tests.into_iter().map(|(name, test)| {
         Trial::test(name, move || -> Result<(), Failed> {
             test();
