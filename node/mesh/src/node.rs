@@ -304,6 +304,7 @@ impl JobService for MeshNode {
             .take();
         if let Some(clerk) = clerk {
             let _ = clerk.join();
+            results::wait_until_sent(&self.shared, LAST_WORDS);
         }
         self.shared.act(|state, now| state.cores.leave(now));
         let (net, layers) = (self.shared.net.clone(), self.shared.layers.clone());

@@ -264,6 +264,20 @@ pub(crate) fn work(shared: &Arc<Shared>) {
     }
 }
 
+/// Waits until what was offered is on its way, for at most so long: there may be no connection yet
+/// with those it is offered to, and a node that shuts down makes no new ones.
+pub(crate) fn wait_until_sent(shared: &Shared, bound: Duration) {
+    let is_waiting = || {
+        let peers = shared.net.stats().peers;
+        let mut channels = peers.iter().flat_map(|peer| &peer.channels);
+        channels.any(|channel| channel.channel == Channel::Results && channel.queued > 0)
+    };
+    let deadline = Instant::now() + bound;
+    while is_waiting() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Sends results to the members that others will ask for them first.
 fn offer(shared: &Shared, results: Vec<(ResultKey, Vec<u8>)>) {
     let mut by_container: BTreeMap<[u8; 16], Vec<(ResultKey, Vec<u8>)>> = BTreeMap::new();
