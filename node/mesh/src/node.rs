@@ -304,7 +304,7 @@ impl JobService for MeshNode {
             .take();
         if let Some(clerk) = clerk {
             let _ = clerk.join();
-            results::wait_until_sent(&self.shared, LAST_WORDS);
+            results::wait_until_sent(&self.shared);
         }
         self.shared.act(|state, now| state.cores.leave(now));
         let (net, layers) = (self.shared.net.clone(), self.shared.layers.clone());
@@ -616,8 +616,7 @@ fn hear(shared: &Arc<Shared>, from: NodeId, channel: Channel, bytes: &[u8]) {
             return;
         }
         Channel::Results => {
-            let is_member = shared.lock().cores.view().get(&from).is_some();
-            if let Err(rubbish) = shared.results.hear(from, is_member, bytes) {
+            if let Err(rubbish) = shared.results.hear(from, bytes) {
                 shared.net.ban(from, &rubbish.to_string());
             }
             return;

@@ -40,6 +40,9 @@ const MEETING: Duration = Duration::from_millis(250);
 /// How long results are gathered before they are kept and offered together.
 const GATHERED: Duration = Duration::from_millis(50);
 
+/// How long a node that stops waits until what it offered is on its way.
+const LAST_OFFERS: Duration = Duration::from_secs(1);
+
 /// How many bytes of results are gathered at most.
 const GATHERED_BYTES: usize = 1 << 20;
 
@@ -119,8 +122,9 @@ impl Results {
         }
     }
 
-    /// A peer has sent a message. What it offers is taken from members only.
-    pub(crate) fn hear(&self, from: NodeId, is_member: bool, bytes: &[u8]) -> Result<(), Rubbish> {
+    /// A peer has sent a message. It has the mesh key; whether membership knows it does not matter,
+    /// since a client offers its last results as it leaves.
+    pub(crate) fn hear(&self, from: NodeId, bytes: &[u8]) -> Result<(), Rubbish> {
         let now = Instant::now();
         match Message::decode(bytes)? {
             Message::Question { number, keys } => {
@@ -143,7 +147,7 @@ impl Results {
             Message::Offer { results } => {
                 let mut tasks = lock(&self.tasks);
                 let amount = results.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
-                if is_member && self.store.is_some() && tasks.offers.take(now, from, amount) {
+                if self.store.is_some() && tasks.offers.take(now, from, amount) {
                     tasks.push(Task::Keep { from, results }, amount);
                 }
             }
@@ -264,15 +268,15 @@ pub(crate) fn work(shared: &Arc<Shared>) {
     }
 }
 
-/// Waits until what was offered is on its way, for at most so long: there may be no connection yet
-/// with those it is offered to, and a node that shuts down makes no new ones.
-pub(crate) fn wait_until_sent(shared: &Shared, bound: Duration) {
+/// Waits until what was offered is on its way: there may be no connection yet with those it is
+/// offered to, and a node that shuts down makes no new ones.
+pub(crate) fn wait_until_sent(shared: &Shared) {
     let is_waiting = || {
         let peers = shared.net.stats().peers;
         let mut channels = peers.iter().flat_map(|peer| &peer.channels);
         channels.any(|channel| channel.channel == Channel::Results && channel.queued > 0)
     };
-    let deadline = Instant::now() + bound;
+    let deadline = Instant::now() + LAST_OFFERS;
     while is_waiting() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
     }
