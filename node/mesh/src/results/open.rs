@@ -7,8 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a member that did not answer in time is not asked.
-const SLOW_FOR: Duration = Duration::from_secs(30);
+/// How long a member that did not answer in time is not asked. Each time it is twice as long, until
+/// it answers.
+const SLOW_FOR: Duration = Duration::from_secs(2);
+const SLOW_AT_MOST: Duration = Duration::from_secs(64);
 
 /// An answer, and who gave it.
 pub(super) type Answer = Option<(NodeId, Vec<u8>)>;
@@ -17,7 +19,8 @@ pub(super) type Answer = Option<(NodeId, Vec<u8>)>;
 pub(super) struct Questions {
     next: u64,
     open: HashMap<u64, Open>,
-    slow: HashMap<NodeId, Instant>,
+    /// Until when members are not asked, and how long that is altogether.
+    slow: HashMap<NodeId, (Instant, Duration)>,
 }
 
 struct Open {
@@ -37,15 +40,10 @@ impl Questions {
     }
 
     /// Whether a member did not answer in time a short while ago.
-    pub(super) fn is_slow(&mut self, now: Instant, member: NodeId) -> bool {
-        match self.slow.get(&member) {
-            Some(until) if now < *until => true,
-            Some(_) => {
-                self.slow.remove(&member);
-                false
-            }
-            None => false,
-        }
+    pub(super) fn is_slow(&self, now: Instant, member: NodeId) -> bool {
+        self.slow
+            .get(&member)
+            .is_some_and(|(until, _)| now < *until)
     }
 
     /// Opens a question for so many results. Returns its number.
@@ -89,6 +87,7 @@ impl Questions {
         }
         if last {
             open.asked.remove(&from);
+            self.slow.remove(&from);
         }
         Ok(())
     }
@@ -105,10 +104,13 @@ impl Questions {
             return Vec::new();
         };
         if open.missing > 0 {
-            self.slow.retain(|_, until| now < *until);
-            let until = now + SLOW_FOR;
             self.slow
-                .extend(open.asked.keys().map(|member| (*member, until)));
+                .retain(|_, (until, _)| now < *until + SLOW_AT_MOST);
+            for member in open.asked.keys() {
+                let before = self.slow.get(member).map(|(_, pause)| *pause * 2);
+                let pause = before.unwrap_or(SLOW_FOR).min(SLOW_AT_MOST);
+                self.slow.insert(*member, (now + pause, pause));
+            }
         }
         open.answers
     }
@@ -160,13 +162,22 @@ mod tests {
         questions.close(now, number);
         assert!(questions.is_slow(now, node(1)) && !questions.is_slow(now, node(2)));
         assert!(!questions.is_slow(now + SLOW_FOR, node(1)));
-        // Who is not waited for is not slow.
+        let later = now + SLOW_FOR;
+        let number = questions.ask(&[node(1)], 1);
+        questions.close(later, number);
+        assert!(questions.is_slow(later + SLOW_FOR, node(1)));
+        let later = later + 2 * SLOW_FOR;
+        assert!(!questions.is_slow(later, node(1)));
+        let number = questions.ask(&[node(1)], 1);
+        questions.answer(node(1), number, vec![], true).unwrap();
+        questions.close(later, number);
+        // Who answered starts anew; who is not waited for is not slow.
         let number = questions.ask(&[node(1), node(2)], 1);
         let result = vec![(0, vec![1])];
         questions.answer(node(2), number, result, false).unwrap();
         assert!(questions.is_done(number));
-        questions.close(now, number);
-        assert!(!questions.is_slow(now, node(1)));
+        questions.close(later, number);
+        assert!(!questions.is_slow(later, node(1)));
     }
 
     #[test]
