@@ -95,7 +95,7 @@ pub(crate) enum Event<'a> {
     /// The results that were asked for, each in its place; none if nobody could be asked.
     FoundResults {
         number: u64,
-        found: Cow<'a, Vec<Option<Vec<u8>>>>,
+        found: Cow<'a, [Option<Vec<u8>>]>,
     },
     /// The daemon ends the session, and why.
     Goodbye(String),

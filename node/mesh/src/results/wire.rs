@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 /// Results go into messages of so many bytes, unless one alone is longer.
 const BATCH_BYTES: usize = 256 << 10;
 
+/// What starts a batch that is nearly full still fits.
+const _: () =
+    assert!(BATCH_BYTES + MAX_SHARED_RESULT_BYTES + 1024 < Channel::Results.max_message_bytes());
+
 /// What a result takes in a message besides its bytes, at most.
 const OVERHEAD_BYTES: usize = 48;
 
@@ -107,9 +111,6 @@ pub(crate) fn answers(number: u64, found: Vec<Option<Vec<u8>>>) -> Vec<Message> 
 
 /// Results in portions that fit into a message each. Those that are too long are left out.
 pub(crate) fn batches<K>(results: Vec<(K, Vec<u8>)>) -> Vec<Vec<(K, Vec<u8>)>> {
-    const {
-        assert!(BATCH_BYTES + MAX_SHARED_RESULT_BYTES + 1024 < Channel::Results.max_message_bytes())
-    };
     let mut batches: Vec<Vec<(K, Vec<u8>)>> = Vec::new();
     let mut bytes = BATCH_BYTES;
     for (key, result) in results {
