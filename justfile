@@ -52,6 +52,11 @@ compare *ARGS:
     cargo build --release -p cargo-maelstrom
     python3 tests/compare/crates.py compare {{ ARGS }}
 
+# The same by `cargo maelstrom --mesh` over five hosts of the lab, each of which must run some tests
+compare-mesh *ARGS="itertools":
+    cargo build --release -p cargo-maelstrom -p maelstrom-daemon -p simnet
+    python3 tests/compare/crates.py compare --lab 5 {{ ARGS }}
+
 # Compare verdicts with pytest on projects from PyPI, node id by node id: `just compare-pytest`, `just compare-pytest jinja2`
 compare-pytest *ARGS:
     cargo build --release -p maelstrom-pytest

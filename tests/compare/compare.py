@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """Compares `cargo test` with `cargo maelstrom` on one project, test by test.
 
-    compare.py PROJECT [--maelstrom PATH]
+    compare.py PROJECT [--maelstrom PATH] [--lab HOSTS]
 
 Both run the project as it is, without configuration; Maelstrom's cache and state are removed first.
 Documentation tests are left out, benchmarks too. A test binary that dies half-way leaves `cargo test`
 without verdicts for the rest of its tests, so each of those is run again by itself.
+
+With `--lab 5`, `cargo maelstrom --mesh` runs on the first of five hosts of the lab (docs/LAB.md), with a
+node on each of the others, and each of those must run some of the tests.
 
 Where the directory above the project holds an `expected.toml` with a table of the project's name, both
 are also held against that. Exit code 0: no difference. 1: differences, listed. 2: something could not run.
@@ -214,6 +217,48 @@ class Maelstrom:
         return found
 
 
+# Starts nodes on all hosts but the first, waits until they know each other, and becomes the client.
+LAB_SCRIPT = """
+for ((host = 2; host <= LAB_HOSTS; host++)); do
+    lab exec $host "$NODE" --slots 2 --mesh-key "$LAB_DIRECTORY/mesh.key" > "$LAB_DIRECTORY/node$host.log" 2>&1 &
+done
+for ((try = 0; try < 300; try++)); do
+    lab exec 2 "$NODE" status --json 2>/dev/null | grep -c '"lending"' | grep -qx $((LAB_HOSTS - 2)) && break
+    sleep 0.2
+done
+exec "$MAELSTROM" --ui simple --slots 1 --mesh --mesh-key "$LAB_DIRECTORY/mesh.key"
+"""
+LAB_VARIABLES = ("CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN")
+
+
+class MeshedMaelstrom(Maelstrom):
+    """`cargo maelstrom --mesh` on the first host of a lab."""
+
+    def __init__(self, program: str, cargo: Cargo, hosts: int):
+        super().__init__(program, cargo)
+        self.hosts = hosts
+        self.idle: list[str] = []
+
+    def run(self, arguments: list[str], log: str) -> tuple[int, list[str]]:
+        if arguments:
+            return super().run(arguments, log)
+        beside = Path(self.program).parent
+        home = Path.home()
+        # A host has a home of its own, and no way to the registry.
+        passed = {"CARGO_HOME": str(home / ".cargo"), "RUSTUP_HOME": str(home / ".rustup"), "CARGO_NET_OFFLINE": "true"}
+        passed |= {name: os.environ[name] for name in LAB_VARIABLES if name in os.environ}
+        passed |= {"NODE": str(beside / "maelstrom-node"), "MAELSTROM": self.program, "CARGO_TERM_COLOR": "never"}
+        for name in ("lab", "maelstrom-node"):
+            if not (beside / name).exists():
+                raise Problem(f"no {name} beside {self.program}: cargo build --release -p simnet -p maelstrom-daemon")
+        command = [str(beside / "lab"), "--nodes", str(self.hosts), "--", "env", *(f"{n}={v}" for n, v in passed.items()), "bash", "-c", LAB_SCRIPT]
+        done = subprocess.run(command, cwd=self.cargo.project, env=self.cargo.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=RUN_LIMIT_SECONDS)
+        (self.cargo.logs / log).write_bytes(done.stdout)
+        text = done.stdout.decode(errors="replace")
+        self.idle = [f"host{host}" for host in range(2, self.hosts + 1) if not re.search(rf"\bhost{host}\b", text)]
+        return done.returncode, text.split("\n")
+
+
 def with_names_of_programs(theirs: Counter, ours: Counter) -> Counter:
     """A program without a harness has no case to name it by; whatever follows its target in our name is dropped."""
     result = Counter()
@@ -272,6 +317,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("project", type=Path)
     parser.add_argument("--maelstrom", metavar="PATH", help="the cargo-maelstrom to use (default: target/release's, then target/debug's)")
+    parser.add_argument("--lab", type=int, metavar="HOSTS", help="run cargo maelstrom --mesh on so many hosts of the lab")
     parser.add_argument("--cargo-only", action="store_true", help="only hold cargo test against expected.toml")
     parser.add_argument("--print-table", action="store_true", help="print cargo test's verdicts in the form of expected.toml")
     args = parser.parse_args()
@@ -296,7 +342,10 @@ def main() -> int:
             as_counter = lambda verdicts: Counter((" ".join(key), verdict) for key, verdict in verdicts.items())
             found += differences(as_counter(table), as_counter(exact), ("expected.toml", "cargo test"))
         if maelstrom:
-            code, ours = Maelstrom(maelstrom, cargo).verdicts()
+            runner = MeshedMaelstrom(maelstrom, cargo, args.lab) if args.lab else Maelstrom(maelstrom, cargo)
+            code, ours = runner.verdicts()
+            if args.lab and runner.idle:
+                found.append(f"  no test ran on {', '.join(runner.idle)}")
             ours = with_names_of_programs(shown, ours)
             found += differences(simplified(shown), simplified(ours), ("cargo test", "cargo maelstrom"))
             failing = any(verdict not in ("ok", "ignored") for _, verdict in shown)

@@ -88,6 +88,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=ROOT / "target/compare", help="default: target/compare")
     parser.add_argument("--no-fixtures", action="store_true", help="leave tests/fixtures out")
     parser.add_argument("--maelstrom", help="passed on to compare.py")
+    parser.add_argument("--lab", metavar="HOSTS", help="passed on to compare.py")
     args = parser.parse_intermixed_args()
 
     names = args.crates or CRATES
@@ -106,6 +107,8 @@ def main() -> int:
         command = [sys.executable, str(HERE / "compare.py"), str(project)]
         if args.maelstrom:
             command += ["--maelstrom", args.maelstrom]
+        if args.lab:
+            command += ["--lab", args.lab]
         if subprocess.run(command, env=dict(os.environ, PYTHONUNBUFFERED="1")).returncode != 0:
             failed.append(project.name)
     print(f"{len(projects) - len(failed)} projects agree, {len(failed)} differ" + "".join(f"\n  {n}" for n in failed))

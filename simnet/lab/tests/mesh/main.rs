@@ -3,6 +3,7 @@
 mod faults;
 mod finding;
 mod results;
+mod sharing;
 mod suite;
 mod trust;
 
@@ -29,6 +30,7 @@ fn main() {
         finding::TESTS,
         suite::TESTS,
         results::TESTS,
+        sharing::TESTS,
         faults::TESTS,
         trust::TESTS,
     ]
