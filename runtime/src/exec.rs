@@ -66,8 +66,12 @@ unsafe impl Sync for Stack {}
 static STACK: Stack = Stack(UnsafeCell::new([MaybeUninit::uninit(); 4096]));
 
 /// Starts the program. The working directory and everything else around it is in place.
-pub(crate) fn spawn(job: &ContainerJob, around: &Surroundings<'_>) -> Result<Started, Blame> {
-    let strings = Strings::of(job).map_err(Blame::job)?;
+pub(crate) fn spawn(
+    job: &ContainerJob,
+    environment: &[CString],
+    around: &Surroundings<'_>,
+) -> Result<Started, Blame> {
+    let strings = Strings::of(job, environment).map_err(Blame::job)?;
     let mut plan = strings.plan(job, around);
     if job.trace_missing {
         return spawn_watched(job, plan);
@@ -105,7 +109,11 @@ pub(crate) fn replace(
     descriptor: &OwnedFd,
     number: c_int,
 ) -> Blame {
-    let strings = match Strings::of(job) {
+    let environment = match environment(job) {
+        Ok(environment) => environment,
+        Err(failure) => return Blame::job(failure),
+    };
+    let strings = match Strings::of(job, &environment) {
         Ok(strings) => strings,
         Err(failure) => return Blame::job(failure),
     };
@@ -118,26 +126,32 @@ pub(crate) fn replace(
 }
 
 /// The strings that a [`Plan`] points at.
-struct Strings {
+struct Strings<'a> {
     candidates: Vec<CString>,
     arguments: Vec<CString>,
-    environment: Vec<CString>,
+    environment: &'a [CString],
 }
 
-impl Strings {
-    fn of(job: &ContainerJob) -> Result<Self, Failure> {
+/// The environment of a job as a program gets it. The error is one of the job's.
+pub(crate) type Environment = Result<Vec<CString>, Failure>;
+
+/// Makes the environment of a job.
+pub(crate) fn environment(job: &ContainerJob) -> Environment {
+    let variables = job.environment.iter();
+    variables
+        .map(|(name, value)| sys::c_string("an environment variable", format!("{name}={value}")))
+        .collect()
+}
+
+impl<'a> Strings<'a> {
+    fn of(job: &ContainerJob, environment: &'a [CString]) -> Result<Self, Failure> {
         let arguments = std::iter::once(&job.program).chain(&job.arguments);
-        let environment = job.environment.iter();
         Ok(Self {
-            candidates: candidates(job)?,
+            candidates: candidates(job, environment)?,
             arguments: arguments
                 .map(|argument| sys::c_string("an argument", argument.as_str()))
                 .collect::<Result<_, _>>()?,
-            environment: environment
-                .map(|(name, value)| {
-                    sys::c_string("an environment variable", format!("{name}={value}"))
-                })
-                .collect::<Result<_, _>>()?,
+            environment,
         })
     }
 
@@ -146,7 +160,7 @@ impl Strings {
         Plan {
             candidates: &self.candidates,
             argv: pointers(&self.arguments),
-            envp: pointers(&self.environment),
+            envp: pointers(self.environment),
             stdin: terminal.unwrap_or(around.null.as_raw_fd()),
             stdout: terminal.unwrap_or(around.stdout.as_raw_fd()),
             stderr: terminal.unwrap_or(around.stderr.as_raw_fd()),
@@ -186,12 +200,10 @@ fn spawn_watched(job: &ContainerJob, mut plan: Plan<'_>) -> Result<Started, Blam
 }
 
 /// What to try to execute, in order.
-fn candidates(job: &ContainerJob) -> Result<Vec<CString>, Failure> {
-    let path = job
-        .environment
+fn candidates(job: &ContainerJob, environment: &[CString]) -> Result<Vec<CString>, Failure> {
+    let path = environment
         .iter()
-        .find(|(name, _)| name == "PATH")
-        .map(|(_, value)| value.as_str());
+        .find_map(|variable| variable.to_str().ok()?.strip_prefix("PATH="));
     let mut candidates = Vec::new();
     if let Some(path) = path
         && !job.program.contains('/')

@@ -8,8 +8,9 @@
 use crate::{
     cgroup::PROCESSES_MAX,
     container::{self, Blame, Enclosure},
-    exec,
+    exec::{self, Environment},
     job::{ContainerJob, Privileges},
+    order::Order,
     outputs,
     slot_process::Surroundings,
     sys::{self, Doing},
@@ -63,8 +64,13 @@ pub(crate) enum Start {
 }
 
 /// Runs the container in this process, which has just been forked into its namespaces.
-pub(crate) fn run(job: &ContainerJob, start: Start, around: &Surroundings<'_>) -> ! {
-    let report = match run_job(job, start, around) {
+pub(crate) fn run(
+    job: &ContainerJob,
+    environment: &Environment,
+    start: Start,
+    around: &Surroundings<'_>,
+) -> ! {
+    let report = match run_job(job, environment, start, around) {
         Ok(report) => report,
         Err(blame) => blame.into(),
     };
@@ -75,6 +81,7 @@ pub(crate) fn run(job: &ContainerJob, start: Start, around: &Surroundings<'_>) -
 
 fn run_job(
     job: &ContainerJob,
+    environment: &Environment,
     start: Start,
     around: &Surroundings<'_>,
 ) -> Result<InitReport, Blame> {
@@ -98,21 +105,29 @@ fn run_job(
         around.outputs.unwrap_or(around.null),
     ]);
 
-    let received;
-    let job = match start {
-        Start::AtOnce => job,
+    let (received, own_environment);
+    let (job, environment) = match start {
+        Start::AtOnce => (job, environment),
         Start::WhenTold => {
-            received = wire::read_frame::<ContainerJob>(Stream(around.link.as_fd()))
-                .doing(|| "receiving a job".to_owned())?;
-            match &received {
-                Some(job) => job,
+            let order = wire::read_frame::<Order>(Stream(around.link.as_fd()))
+                .doing(|| "receiving a job".to_owned())?
                 // There is none any more.
-                None => return Err(Blame::Machine("the slot has ended".to_owned())),
+                .ok_or_else(|| Blame::Machine("the slot has ended".to_owned()))?;
+            let has_environment = order.has_environment();
+            received = order.into_job();
+            if has_environment {
+                own_environment = exec::environment(&received);
+                (&received, &own_environment)
+            } else {
+                (&received, environment)
             }
         }
     };
+    let environment = environment
+        .as_ref()
+        .map_err(|failure| Blame::job(failure.clone()))?;
     let started = Instant::now();
-    let exec::Started { program, traced } = exec::spawn(job, around)?;
+    let exec::Started { program, traced } = exec::spawn(job, environment, around)?;
     let missing = traced.map_or_else(Vec::new, |traced| traced.watch(job, around));
     let status = wait_for(program);
     let duration = started.elapsed();

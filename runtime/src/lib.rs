@@ -24,6 +24,7 @@ mod job;
 mod kept;
 mod launcher;
 mod network;
+mod order;
 mod outputs;
 mod prepared;
 mod seccomp;

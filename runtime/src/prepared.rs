@@ -9,6 +9,7 @@ use crate::{
     base,
     job::ContainerJob,
     kept::SetNumber,
+    order::{Order, Versions},
     wire::{self, Stream},
 };
 use rustix::{
@@ -43,7 +44,7 @@ pub(crate) struct Prepared {
 /// A container that was made before its job was known.
 pub(crate) struct Ahead {
     prepared: Prepared,
-    like: ContainerJob,
+    like: Versions,
     layers: Vec<Identity>,
 }
 
@@ -52,7 +53,7 @@ pub(crate) type Identity = Option<(u64, u64)>;
 
 impl Ahead {
     /// Notes what a container was made for.
-    pub(crate) fn new(prepared: Prepared, like: ContainerJob, layers: Vec<Identity>) -> Self {
+    pub(crate) fn new(prepared: Prepared, like: Versions, layers: Vec<Identity>) -> Self {
         Self {
             prepared,
             like,
@@ -64,15 +65,21 @@ impl Ahead {
     pub(crate) fn start(
         self,
         job: &ContainerJob,
+        versions: Versions,
         layers: &[Identity],
     ) -> Result<Prepared, Box<Self>> {
         let fits = job.can_be_prepared()
-            && job.fits_container_of(&self.like)
+            && versions.container == self.like.container
             // A layer may have been removed and unpacked again. What the container has mounted
             // keeps its inode number taken, so equal numbers are the same directory.
             && self.layers == layers
             && self.is_well();
-        if fits && wire::write_frame(Stream(self.prepared.link.as_fd()), job).is_ok() {
+        if !fits {
+            return Err(Box::new(self));
+        }
+        // Its init knows what it was made like.
+        let order = Order::with(job, versions.environment != self.like.environment, false);
+        if wire::write_frame(Stream(self.prepared.link.as_fd()), &order).is_ok() {
             Ok(self.prepared)
         } else {
             Err(Box::new(self))

@@ -4,14 +4,14 @@ use crate::{
     StartError,
     job::{ContainerJob, JobNetwork},
     launcher::{Launcher, send_with_descriptor},
+    order::Order,
     slot_process::{FromSlot, ToSlot},
     wire::{self, Stream},
 };
 use maelstrom_spec::{JobError, JobOutcome};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::{
-    borrow::Cow,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -23,11 +23,28 @@ pub struct Slot {
     launcher: Launcher,
     layers_root: PathBuf,
     /// For jobs with a network of their own.
-    isolated: Arc<OwnedFd>,
+    isolated: Process,
     /// For jobs on the machine's network; made when there is one.
-    local: Option<Arc<OwnedFd>>,
+    local: Option<Process>,
     state: Arc<Mutex<State>>,
     jobs_run: u64,
+}
+
+/// A process that runs jobs.
+#[derive(Debug)]
+struct Process {
+    control: Arc<OwnedFd>,
+    /// The last job that it was told of, at least as far as the next may share it.
+    told: Option<ContainerJob>,
+}
+
+impl Process {
+    fn fork(launcher: &Launcher, layers_root: &Path) -> Result<Self, StartError> {
+        Ok(Self {
+            control: Arc::new(launcher.fork_slot(layers_root.to_path_buf())?),
+            told: None,
+        })
+    }
 }
 
 /// Cancels the job that a slot is running, from another thread.
@@ -46,7 +63,7 @@ struct State {
 
 impl Slot {
     pub(crate) fn new(launcher: Launcher, layers_root: PathBuf) -> Result<Self, StartError> {
-        let isolated = Arc::new(launcher.fork_slot(layers_root.clone())?);
+        let isolated = Process::fork(&launcher, &layers_root)?;
         Ok(Self {
             launcher,
             layers_root,
@@ -92,23 +109,27 @@ impl Slot {
         terminal: Option<BorrowedFd<'_>>,
     ) -> Result<JobOutcome, RunError> {
         self.jobs_run += 1;
+        let number = self.jobs_run;
+        let state = self.state.clone();
+        let process = self.process_for(job.network)?;
+        let order = Order::after(job, process.told.as_ref());
+        let is_news = order.has_news();
         let mut frame = Vec::new();
-        let message = ToSlot::Run {
-            number: self.jobs_run,
-            job: Cow::Borrowed(job),
-        };
-        wire::write_frame(&mut frame, &message).map_err(RunError::gone)?;
-        let control = self.process_for(job.network)?;
+        wire::write_frame(&mut frame, &ToSlot::Run { number, order }).map_err(RunError::gone)?;
         {
-            let mut state = lock(&self.state);
+            let mut state = lock(&state);
             if state.cancelled {
                 return Err(JobError::Cancelled.into());
             }
-            state.running = Some((self.jobs_run, control.clone()));
-            send_with_descriptor(control.as_fd(), &frame, terminal).map_err(RunError::gone)?;
+            state.running = Some((number, process.control.clone()));
+            send_with_descriptor(process.control.as_fd(), &frame, terminal)
+                .map_err(RunError::gone)?;
         }
-        let answer = wire::read_frame(Stream(control.as_fd()));
-        let mut state = lock(&self.state);
+        if is_news {
+            process.told = Some(job.clone());
+        }
+        let answer = wire::read_frame(Stream(process.control.as_fd()));
+        let mut state = lock(&state);
         state.running = None;
         match answer {
             Ok(Some(FromSlot::Finished(_))) if state.cancelled => Err(JobError::Cancelled.into()),
@@ -118,18 +139,16 @@ impl Slot {
         }
     }
 
-    fn process_for(&mut self, network: JobNetwork) -> Result<Arc<OwnedFd>, RunError> {
+    fn process_for(&mut self, network: JobNetwork) -> Result<&mut Process, RunError> {
         if network != JobNetwork::Local {
-            return Ok(self.isolated.clone());
+            return Ok(&mut self.isolated);
         }
-        if let Some(local) = &self.local {
-            return Ok(local.clone());
-        }
-        let local = self
-            .launcher
-            .fork_slot(self.layers_root.clone())
-            .map_err(|error| JobError::System(error.to_string()))?;
-        Ok(self.local.insert(Arc::new(local)).clone())
+        let local = match self.local.take() {
+            Some(local) => local,
+            None => Process::fork(&self.launcher, &self.layers_root)
+                .map_err(|error| JobError::System(error.to_string()))?,
+        };
+        Ok(self.local.insert(local))
     }
 }
 
@@ -141,7 +160,8 @@ impl Canceller {
         state.cancelled = true;
         if let Some((number, control)) = &state.running {
             // If the slot has ended, `run` finds out.
-            let _ = wire::write_frame(Stream(control.as_fd()), &ToSlot::Cancel { number: *number });
+            let cancel = ToSlot::Cancel { number: *number };
+            let _ = wire::write_frame(Stream(control.as_fd()), &cancel);
         }
     }
 }

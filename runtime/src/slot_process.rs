@@ -4,11 +4,13 @@ use crate::{
     base::{self, HostMounts},
     cgroup::{Cgroup, MemoryKills},
     check,
+    exec::{self, Environment},
     init::{self, Start},
     job::{ContainerJob, ContainerMount, Root},
     kept::{Given, Kept, SetNumber},
     launcher::{Host, receive_with_descriptor, socket_pair},
     network::Networks,
+    order::{Order, Versions},
     prepared::{self, Ahead, Identity, KEPT_WHEN_IDLE, Prepared, TEMPLATES_KEPT_WHEN_IDLE},
     sys::{self, Doing, Failure},
     template::{Otherwise, Templates},
@@ -43,14 +45,9 @@ pub(crate) struct SlotConfig {
 /// From the client to the slot.
 #[derive(Debug, Serialize, Deserialize)]
 #[allow(clippy::large_enum_variant, reason = "one lives at a time")]
-pub(crate) enum ToSlot<'a> {
-    Run {
-        number: u64,
-        job: Cow<'a, ContainerJob>,
-    },
-    Cancel {
-        number: u64,
-    },
+pub(crate) enum ToSlot {
+    Run { number: u64, order: Order },
+    Cancel { number: u64 },
 }
 
 /// From the slot to the client.
@@ -80,18 +77,21 @@ pub(crate) fn run(
         }
     };
     wire::write_frame(Stream(control.as_fd()), &FromSlot::Ready)?;
+    let mut last = None;
     loop {
         slot.wait_for_client();
-        let received = receive_with_descriptor::<ToSlot<'_>>(control.as_fd())?;
+        let received = receive_with_descriptor::<ToSlot>(control.as_fd())?;
         let Some((message, terminal)) = received else {
             return Ok(());
         };
-        let ToSlot::Run { number, job } = message else {
+        let ToSlot::Run { number, order } = message else {
             continue;
         };
+        let job = order.complete(&mut last, &mut slot.versions)?;
         let result = slot.run(number, &job, terminal)?;
         wire::write_frame(Stream(control.as_fd()), &FromSlot::Finished(result))?;
         slot.tidy();
+        last = Some(job);
     }
 }
 
@@ -104,6 +104,10 @@ pub(crate) struct SlotProcess<'a> {
     networks: Networks,
     /// Made while the last job ran, for the next.
     ahead: Option<Ahead>,
+    /// Of the job that runs now.
+    versions: Versions,
+    /// The environment of this version, as programs take it.
+    environment: Option<(u64, Environment)>,
     /// File systems for containers like those of late.
     kept: Kept,
     /// Those that the last job had, until somebody looks what it left.
@@ -169,6 +173,8 @@ impl<'a> SlotProcess<'a> {
             base_namespace,
             networks,
             ahead: None,
+            versions: Versions::default(),
+            environment: None,
             kept: Kept::default(),
             used: None,
             templates: Templates::default(),
@@ -258,7 +264,7 @@ impl<'a> SlotProcess<'a> {
         let layers = self.layers_inside(job)?;
         let identities = prepared::identities(&layers);
         if let Some(ahead) = self.ahead.take() {
-            match ahead.start(job, &identities) {
+            match ahead.start(job, self.versions, &identities) {
                 Ok(started) => return Ok(started),
                 Err(unfit) => self.discard(*unfit),
             }
@@ -271,7 +277,7 @@ impl<'a> SlotProcess<'a> {
         let layers = self.layers_inside(job)?;
         let identities = prepared::identities(&layers);
         let prepared = self.make(job, Start::WhenTold, &layers, &identities, None)?;
-        Ok(Ahead::new(prepared, job.clone(), identities))
+        Ok(Ahead::new(prepared, self.versions, identities))
     }
 
     fn discard(&mut self, ahead: Ahead) {
@@ -322,6 +328,13 @@ impl<'a> SlotProcess<'a> {
             namespaces |= libc::CLONE_NEWNET;
         }
         let given = self.kept.give(job, layers, identities);
+        let environment = match &mut self.environment {
+            Some((version, environment)) if *version == self.versions.environment => environment,
+            stale => {
+                let environment = exec::environment(job);
+                &stale.insert((self.versions.environment, environment)).1
+            }
+        };
         let kept = given.as_ref().map(|given| given.number);
         // SAFETY: this process has a single thread.
         let child = unsafe { sys::fork_into(namespaces) }
@@ -342,6 +355,7 @@ impl<'a> SlotProcess<'a> {
             }),
             None => init::run(
                 job,
+                environment,
                 start,
                 &Surroundings {
                     ids: self.ids,

@@ -377,7 +377,7 @@ impl Running {
                 });
             }
             if asked {
-                match wire::read_frame::<ToSlot<'_>>(Stream(control.as_fd()))? {
+                match wire::read_frame::<ToSlot>(Stream(control.as_fd()))? {
                     Some(ToSlot::Cancel { number: cancelled }) if cancelled == number => {
                         return Ok(Err(Otherwise::Failed(JobError::Cancelled)));
                     }

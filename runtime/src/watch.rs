@@ -152,7 +152,7 @@ impl Watch<'_> {
 
     /// Reads one message. `true`: this job is cancelled. An error: the client has gone.
     fn read_control(&mut self) -> io::Result<bool> {
-        match wire::read_frame::<ToSlot<'_>>(Stream(self.control.as_fd()))? {
+        match wire::read_frame::<ToSlot>(Stream(self.control.as_fd()))? {
             Some(ToSlot::Cancel { number }) => Ok(number == self.number),
             Some(ToSlot::Run { .. }) => Err(io::Error::other("a job while another runs")),
             None => {
