@@ -106,41 +106,46 @@ def plain(work: Path, project: Path, environment: Path, arguments: list[str]) ->
 VERDICT = re.compile(r"^(.*?)\.+(OK|FAIL|TIMEOUT|ERR|IGNORED)(?: +[0-9.]+s)?$")
 
 
-def ours(maelstrom: str, project: Path, environment: Path, arguments: list[str]) -> dict[str, str]:
-    env = {**surroundings(environment), "COLUMNS": "4000"}
+def ours(maelstrom: str, project: Path, environment: Path, arguments: list[str]) -> dict[str, list[str]]:
+    """Verdicts by node id. Where lines have no room for a node id, by `<` and its end, which may be
+    that of several."""
     run = subprocess.run(
         [maelstrom, "--ui", "simple", *arguments],
         cwd=project,
-        env=env,
+        env=surroundings(environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
         check=False,
     )
-    outcomes = {}
-    # Names are cut at the front where a line has no room for them.
+    outcomes: dict[str, list[str]] = {}
     for line in run.stdout.splitlines():
         found = VERDICT.match(line)
-        if found and "::" in found[1]:
-            outcomes[found[1]] = found[2]
+        if found and (line.startswith("<") or "::" in found[1]):
+            outcomes.setdefault(found[1], []).append(found[2])
         elif line.startswith("the test looked in vain") or " WARN " in line:
             print("    " + line.strip())
     return outcomes
 
 
-def differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
+def differences(expected: dict[str, str], found: dict[str, list[str]]) -> list[str]:
     lines = []
-    cut = {name[1:]: name for name in found if name.startswith("<")}
+    ends = {name[1:]: verdicts for name, verdicts in found.items() if name.startswith("<")}
+    lengths = {len(end) for end in ends}
+    taken = {id(verdicts): list(verdicts) for verdicts in found.values()}
     for node_id, outcome in expected.items():
-        verdict = found.get(node_id)
-        if verdict is None:
-            # By its end, as far as the line shows it.
-            ends = [full for end, full in cut.items() if node_id.endswith(end)]
-            verdict = found[ends[0]] if ends else None
-        if verdict != outcome:
-            lines.append(f"    {node_id}: pytest {outcome}, maelstrom-pytest {verdict or 'nothing'}")
-    more = [name for name in found if not name.startswith("<") and name not in expected]
-    lines.extend(f"    {name}: only in maelstrom-pytest" for name in more)
+        verdicts = found.get(node_id)
+        if verdicts is None:
+            known = [ends[node_id[-n:]] for n in lengths if len(node_id) > n and node_id[-n:] in ends]
+            verdicts = known[0] if known else []
+        left = taken.get(id(verdicts), [])
+        if outcome in left:
+            left.remove(outcome)
+        else:
+            lines.append(f"    {node_id}: pytest {outcome}, maelstrom-pytest {'/'.join(left) or 'nothing'}")
+    for name, verdicts in found.items():
+        if taken[id(verdicts)]:
+            lines.append(f"    {name}: only in maelstrom-pytest, {'/'.join(taken[id(verdicts)])}")
     return lines
 
 

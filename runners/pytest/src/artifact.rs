@@ -220,6 +220,9 @@ impl TestArtifact for PytestArtifact {
             _ => metadata.containers().get(name),
         })
         .map_err(|error| error.to_string())?;
+        let requirements = self.workshop.requirements(&configuration.container)?;
+        let mut container = host::parentless(collapsed);
+        container.layers.extend(requirements);
         let imitates_host = own.is_some()
             && metadata.inherits_layers_from(&configuration.container, surroundings::NAME);
         let program = if imitates_host {
@@ -228,7 +231,7 @@ impl TestArtifact for PytestArtifact {
             IMAGE_INTERPRETER.to_owned()
         };
         Ok(Surroundings {
-            container: host::parentless(collapsed),
+            container,
             template: self.templates.command(&self.file, &program),
             program,
             imitates_host,

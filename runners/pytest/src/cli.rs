@@ -19,6 +19,9 @@ maelstrom_runner::config_values! {
         /// Start a fresh interpreter for every test, instead of one that imports everything once and
         /// forks for each test.
         pub(crate) no_template: bool,
+        /// Report tests as passed, without running them, that passed before with the same interpreter,
+        /// packages, files, arguments and environment.
+        pub(crate) cached: bool,
         /// Arguments for pytest when it runs tests.
         pub(crate) extra_pytest_test_args: Vec<String> [trailing(), value_name("ARGS")],
     }
@@ -154,6 +157,7 @@ impl Cli {
             matches,
         } = loaded;
         let mut settings = Settings::new(log.log_level, client, &test_runner);
+        settings.cached = pytest.cached;
         settings.watch = matches.get_flag("watch");
         settings.include = strings(&matches, "include");
         settings.exclude = strings(&matches, "exclude");

@@ -15,19 +15,12 @@ use maelstrom_runner::{
     metadata::MetadataOptions,
     runner::{Collected, Project, Sink, TestArtifact as _, Tools},
 };
-use maelstrom_spec::{ContainerParent, ContainerSpec};
+use maelstrom_spec::ContainerSpec;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
-
-/// Packages that tests need on top of a container image.
-const REQUIREMENTS: &str = "test-requirements.txt";
-
-fn has_image(container: &ContainerSpec) -> bool {
-    matches!(container.parent, Some(ContainerParent::Image { .. }))
-}
 
 /// One round's view of a project.
 pub(crate) struct PytestProject {
@@ -152,13 +145,6 @@ impl Project for PytestProject {
         if collection.covers {
             tracing::warn!(
                 "pytest-cov is off: tests run in processes of their own, whose measurements are not combined"
-            );
-        }
-        let uses_images = sink.metadata().containers().values().any(has_image)
-            || has_image(&sink.metadata().configuration(|_| true).container);
-        if uses_images && self.directory.join(REQUIREMENTS).exists() {
-            tracing::warn!(
-                "this version does not install {REQUIREMENTS} into container images; add a layer with a command that does, or use an image that has the packages"
             );
         }
         let workshop = Arc::new(Workshop::new(

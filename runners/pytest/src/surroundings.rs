@@ -16,17 +16,21 @@ use crate::{
 };
 use maelstrom_runner::{
     host::{self, Identity, ProjectPlaces, SharedLayers},
+    requirements::{self, is_python_image},
     runner::{LazyClient, Tools},
 };
-use maelstrom_spec::ContainerSpec;
+use maelstrom_spec::{ContainerParent, ContainerSpec, ImageUse, LayerSpec};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 /// The name that directives use.
 pub(crate) const NAME: &str = "pytest";
+
+/// Packages that tests need on top of a container image.
+const REQUIREMENTS: &str = "test-requirements.txt";
 
 /// Files that make a directory a project of Python.
 const MANIFESTS: [&str; 6] = [
@@ -53,6 +57,8 @@ pub(crate) struct Workshop {
     pub(crate) executable: PathBuf,
     roots: Vec<PathBuf>,
     container: OnceLock<Result<ContainerSpec, String>>,
+    /// What is installed into each image.
+    requirements: Mutex<Vec<(ContainerParent, Result<LayerSpec, String>)>>,
 }
 
 impl Workshop {
@@ -83,12 +89,45 @@ impl Workshop {
             executable: collection.environment.executable.clone(),
             roots,
             container: OnceLock::new(),
+            requirements: Mutex::default(),
         }
     }
 
     /// The container `pytest`. The first caller makes its layers.
     pub(crate) fn container(&self) -> Result<ContainerSpec, String> {
         self.container.get_or_init(|| self.make()).clone()
+    }
+
+    /// The layer with what `test-requirements.txt` names, for a container whose parent is an image
+    /// of Python. The first caller for each image makes it; others wait.
+    pub(crate) fn requirements(
+        &self,
+        container: &ContainerSpec,
+    ) -> Result<Option<LayerSpec>, String> {
+        let Some(image @ ContainerParent::Image { name, members }) = &container.parent else {
+            return Ok(None);
+        };
+        let file = self.directory.join(REQUIREMENTS);
+        let is_for_it = members.contains(&ImageUse::Layers) && is_python_image(name);
+        if !is_for_it || !file.exists() {
+            return Ok(None);
+        }
+        let mut installed = self
+            .requirements
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let known = installed.iter().find(|(known, _)| known == image);
+        let layer = match known {
+            Some((_, layer)) => layer.clone(),
+            None => {
+                let client = self.client.get().map_err(|error| error.to_string())?;
+                let layer =
+                    requirements::install(client, image, &file).map_err(|error| error.to_string());
+                installed.push((image.clone(), layer.clone()));
+                layer
+            }
+        };
+        layer.map(Some)
     }
 
     fn make(&self) -> Result<ContainerSpec, String> {

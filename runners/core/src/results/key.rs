@@ -31,6 +31,15 @@ impl ContainerKey {
         (!depends).then_some(ContainerKey(half(&hash)))
     }
 
+    /// The same program in forks of a template, which is started as this says: its tests find done
+    /// what the template did.
+    #[must_use]
+    pub fn in_template(&self, program: &str, arguments: &[String]) -> ContainerKey {
+        ContainerKey(half(&hash(&(
+            VERSION, "template", self.0, program, arguments,
+        ))))
+    }
+
     /// The key of one job: its arguments, and the patterns of the files that it brings back.
     pub fn job(&self, arguments: &[String], outputs: &[String]) -> ResultKey {
         let job = half(&hash(&(VERSION, self.0, arguments, outputs)));
@@ -103,6 +112,11 @@ mod tests {
         for (index, other) in others.iter().enumerate() {
             assert!(other.is_some() && *other != base, "{index}");
         }
+        let plain = ContainerKey::of(&container(), "/t", 1000).unwrap();
+        let forks = plain.in_template("/t", &["x".into()]);
+        assert_eq!(forks, plain.in_template("/t", &["x".into()]));
+        assert_ne!(forks, plain);
+        assert_ne!(forks, plain.in_template("/t", &["y".into()]));
         let output = ContainerKey::of(&container(), "/t", 1000).unwrap();
         assert_ne!(
             Some(output.job(&["a".into(), "b".into()], &["x".into()])),

@@ -216,7 +216,11 @@ impl<A: TestArtifact> Sink<A> {
         outputs.extend(surroundings.outputs);
         let key = container.as_ref().ok().filter(|_| self.results.is_some());
         let key = key.and_then(|container| {
-            ContainerKey::of(container, &surroundings.program, self.inline_limit_bytes)
+            let key = ContainerKey::of(container, &surroundings.program, self.inline_limit_bytes)?;
+            Some(match &surroundings.template {
+                Some(command) => key.in_template(&command.program, &command.arguments),
+                None => key,
+            })
         });
         let timeout = self.timeout.unwrap_or(configuration.timeout);
         let unlimited = self.timeout == Some(None);

@@ -15,6 +15,8 @@ PR_CAPBSET_DROP = 24
 MADV_COLLAPSE = 25
 HUGE_PAGE_BYTES = 2 << 20
 MAX_PACKET_BYTES = 80 << 10
+# Plugins that end a session without a say in how it ended.
+HARMLESS = {"_pytest", "_hypothesis_pytestplugin", "anyio", "pytest_asyncio", "pytest_cov", "pytest_timeout", "xdist"}
 
 
 def check(result, doing):
@@ -123,6 +125,17 @@ def listing(directory):
         return set()
 
 
+def others(hook, *known):
+    """Whether a hook has implementations that are neither pytest's own nor known to change nothing
+    but what is reported of a whole session."""
+    for implementation in hook.get_hookimpls():
+        plugin = implementation.plugin
+        module = getattr(plugin, "__module__", None) or getattr(plugin, "__name__", "")
+        if plugin not in known and module.split(".")[0] not in HARMLESS:
+            return True
+    return False
+
+
 class Template:
     """A plugin that takes the place of running all tests."""
 
@@ -131,11 +144,18 @@ class Template:
         self.known = set(descriptors())
         self.places = {place: listing(place) for place in ("/tmp", os.getcwd(), os.path.expanduser("~"))}
         self.forked = False
+        self.outcomes = set()
 
-    def run(self, session):
+    def run(self, session, loop):
+        """Serves, and in forks runs the chosen test with pytest's own `loop`. Returns what the hook
+        for running tests returns."""
         config = session.config
         manager = config.pluginmanager
         capture = manager.getplugin("capturemanager")
+        # Of the hooks that end a session, pytest's own matter to no test that passed.
+        ends_early = not others(config.hook.pytest_sessionfinish) and not others(config.hook.pytest_unconfigure)
+        ends_early = ends_early and getattr(config.option, "max_warnings", None) is None
+        has_own_loop = others(config.hook.pytest_runtestloop, self)
         if capture is not None:
             capture.stop_global_capturing()
         # These remember results for the next run, of which no test knows.
@@ -158,6 +178,17 @@ class Template:
         if capture is not None:
             capture.start_global_capturing()
             capture.suspend_global_capture()
+        if has_own_loop:
+            return None
+        loop(session)
+        if ends_early and self.outcomes == {"passed"}:
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(0)
+        if session.testsfailed == 0:
+            # Nobody reads what is said of a test that passed.
+            config.hook.pytest_terminal_summary = lambda **_: []
+        return True
 
     def refuse_what_forks_would_miss(self):
         found = traces(self.known)
@@ -217,14 +248,15 @@ def main():
     runtime = Runtime()
     import pytest
 
+    from _pytest.main import pytest_runtestloop as loop
+
     class Plugin(Template):
-        @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+        @pytest.hookimpl(tryfirst=True)
         def pytest_runtestloop(self, session):
-            self.run(session)
-            yield
-            if session.testsfailed == 0:
-                # Nobody reads what is said of a test that passed.
-                session.config.hook.pytest_terminal_summary = lambda **_: []
+            return self.run(session, loop)
+
+        def pytest_runtest_logreport(self, report):
+            self.outcomes.add(report.outcome)
 
     plugin = Plugin(runtime)
     code = 3

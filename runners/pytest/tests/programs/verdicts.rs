@@ -1,6 +1,6 @@
 //! Verdicts, selection and errors as pytest has them.
 
-use crate::support::Project;
+use crate::support::{Project, Run};
 
 const KINDS: &str = r#"
 import os
@@ -224,4 +224,27 @@ fn init_writes_a_file_that_changes_nothing() {
     let run = project.run(&[]);
     assert_eq!(run.verdict("test_a.py::test_a"), "OK");
     assert_eq!(run.code, Some(0), "{}", run.stdout);
+}
+
+#[test]
+fn results_are_remembered_with_what_the_template_did() {
+    let project = Project::new(&[(
+        "test_a.py",
+        "def test_one(): pass\ndef test_two(): assert 0\n",
+    )]);
+    let cached = |run: &Run| run.stdout.matches("(cached)").count();
+    let first = project.run(&["--cached"]);
+    assert_eq!(cached(&first), 0, "{}", first.stdout);
+    // What failed runs again.
+    let second = project.run(&["--cached"]);
+    assert_eq!(cached(&second), 1, "{}", second.stdout);
+    assert_eq!(second.verdict("test_a.py::test_two"), "FAIL");
+    // Neither without the template nor with other options is it the same result.
+    for other in [
+        &["--cached", "--no-template"][..],
+        &["--cached", "--", "--tb=short"],
+    ] {
+        let run = project.run(other);
+        assert_eq!(cached(&run), 0, "{}", run.stdout);
+    }
 }
