@@ -106,7 +106,7 @@ impl<'a> Cluster<'a> {
             .args(["--cache-root".into(), cache.clone().into_os_string()])
             .spawn()?;
         // It locks its cache before it connects.
-        self.wait(|| cache.join("lock").exists() || worker.try_wait().is_some())?;
+        self.wait(|| cache.join("artifacts/lock").exists() || worker.try_wait().is_some())?;
         if worker.try_wait().is_some() {
             let words = io::Error::other(worker.stderr());
             return Err(LabError::step("starting a worker")(words));
