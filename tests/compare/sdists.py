@@ -103,7 +103,7 @@ def plain(work: Path, project: Path, environment: Path, arguments: list[str]) ->
     return json.loads(output.read_text())
 
 
-VERDICT = re.compile(r"^(.*?)\.+(OK|FAIL|TIMEOUT|ERR|IGNORED)(?: +[0-9.]+s)?$")
+VERDICT = re.compile(r"^(.*?)\.+(OK|FAIL|TIMEOUT|ERR|IGNORED)(?: +[0-9.]+s)? *$")
 
 
 def ours(maelstrom: str, project: Path, environment: Path, arguments: list[str]) -> dict[str, list[str]]:
