@@ -1,7 +1,7 @@
 //! How a node parts with jobs that it has not finished.
 
 use super::{Executor, FetchingJob, KillingJob, ReadyJob, RunningJob};
-use crate::{Action, Held, LeaseId, NodeId, Progress, context::Context};
+use crate::{Action, Body, Held, LeaseId, NodeId, Progress, context::Context};
 
 impl Executor {
     /// Where nothing is lent, gives unstarted jobs of others back, and running ones if asked to.
@@ -55,9 +55,8 @@ impl Executor {
             .get(&from)
             .is_none_or(|pair| pair.report.is_empty())
         {
-            // A sign of life, so that the origin does not take the jobs for lost; and a list, so that
-            // it does take those for lost that never arrived.
-            self.tell_holding(cx, from);
+            // A sign of life, so that the origin does not take the jobs for lost.
+            cx.send(from, Body::Report(Vec::new()));
         }
         self.settle(cx);
     }

@@ -163,10 +163,8 @@ impl Executor {
         }
     }
 
-    pub(super) fn tell_holding(&mut self, cx: &mut Context<'_>, origin: NodeId) {
+    fn tell_holding(&mut self, cx: &mut Context<'_>, origin: NodeId) {
         let Some(pair) = self.origins.get(&origin) else {
-            let (settled, leases) = (self.requests, Vec::new());
-            cx.send(origin, Body::Holding { settled, leases });
             return;
         };
         let unstarted = pair

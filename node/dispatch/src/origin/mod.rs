@@ -34,8 +34,8 @@ enum Timer {
     Revoke(NodeId),
     /// More nodes are to be woken.
     Wake,
-    /// Jobs may have run, or waited elsewhere, for too long.
-    Tail,
+    /// A job may have run for too long.
+    Straggler,
 }
 
 /// The origin's half of a dispatcher.
@@ -101,7 +101,7 @@ impl Origin {
                 Timer::Silent(node) => self.check_silence(cx, node),
                 Timer::Revoke(node) => self.check_revocation(cx, node),
                 Timer::Wake => {}
-                Timer::Tail => self.wake_for_tail(cx),
+                Timer::Straggler => self.wake_for_stragglers(cx),
             }
         }
         self.pump(cx);

@@ -28,7 +28,18 @@ impl Origin {
                 .into_iter()
                 .collect();
         }
-        if let Some((unstarted, holder)) = self.holder_for(cx, node) {
+        let loaded = self
+            .unstarted
+            .iter()
+            .rev()
+            .take(LOOK_AT)
+            .find(|&&(_, holder)| {
+                let worth_asking = |peer: &Peer| {
+                    peer.revoking.is_none() && self.holds_something_for(cx, peer, node)
+                };
+                holder != node && self.peers.get(&holder).is_some_and(worth_asking)
+            });
+        if let Some(&(unstarted, holder)) = loaded {
             cx.send(
                 holder,
                 Body::Revoke {
@@ -42,17 +53,6 @@ impl Origin {
             }
         }
         Vec::new()
-    }
-
-    /// The node with the most unstarted leases that has some which are better off at this one, and
-    /// how many it has.
-    fn holder_for(&self, cx: &Context<'_>, node: NodeId) -> Option<(u32, NodeId)> {
-        let worth_asking =
-            |peer: &Peer| peer.revoking.is_none() && self.holds_something_for(cx, peer, node);
-        let most = self.unstarted.iter().rev().take(LOOK_AT);
-        most.copied().find(|&(_, holder)| {
-            holder != node && self.peers.get(&holder).is_some_and(worth_asking)
-        })
     }
 
     /// Whether an unstarted lease of a peer, among the last few, is better off at this node.
@@ -93,33 +93,24 @@ impl Origin {
         })
     }
 
-    /// Makes sure that this origin wakes up when a job has run for too long, or has not started for
-    /// a while, and someone is idle.
-    pub(super) fn watch_tail(&mut self, cx: &Context<'_>) {
-        let now = cx.now;
-        let straggles = self.straggling.first().map(|&(at, _)| at);
-        let unstarted = !self.unstarted.is_empty();
-        let waits = unstarted.then(|| now + cx.shared.config.wake_interval);
-        match straggles.into_iter().chain(waits).min() {
+    /// Makes sure that this origin wakes up when a job has run for too long and someone is idle.
+    pub(super) fn watch_stragglers(&mut self, now: Instant) {
+        let first = self.straggling.first().map(|&(at, _)| at);
+        match first {
             Some(at) if self.backlog.is_empty() && self.waker.any_hungry() => {
-                if self.deadlines.get(Timer::Tail).is_none() {
-                    self.deadlines.set(Timer::Tail, Some(at.max(now)));
+                if self.deadlines.get(Timer::Straggler).is_none() {
+                    self.deadlines.set(Timer::Straggler, Some(at.max(now)));
                 }
             }
-            _ => self.deadlines.set(Timer::Tail, None),
+            _ => self.deadlines.set(Timer::Straggler, None),
         }
     }
 
-    /// The queue is empty, and jobs have run for too long or wait elsewhere: idle nodes are woken,
-    /// which ask and get a copy, or have what waits taken back.
-    ///
-    /// Whoever asked before another node got its last jobs asks for nothing more by itself; if that
-    /// node then stands still, its jobs would wait until their leases are over.
-    pub(super) fn wake_for_tail(&mut self, cx: &mut Context<'_>) {
+    /// Jobs have run for too long: idle nodes are woken to run them as well.
+    pub(super) fn wake_for_stragglers(&mut self, cx: &mut Context<'_>) {
         if !self.backlog.is_empty() {
             return;
         }
-        self.wake_for_unstarted(cx);
         let due: Vec<JobId> = self
             .straggling
             .iter()
@@ -146,19 +137,7 @@ impl Origin {
         }
         if !due.is_empty() {
             let again = cx.now + cx.shared.config.wake_interval;
-            self.deadlines.set(Timer::Tail, Some(again));
-        }
-    }
-
-    fn wake_for_unstarted(&mut self, cx: &mut Context<'_>) {
-        for _ in 0..LOOK_AT {
-            let Some(node) = self.waker.find_hungry(cx, |_, _| true, 1) else {
-                return;
-            };
-            if self.holder_for(cx, node).is_some() {
-                self.wake(cx, node, 1);
-                return;
-            }
+            self.deadlines.set(Timer::Straggler, Some(again));
         }
     }
 

@@ -91,7 +91,7 @@ impl Waker {
 impl Origin {
     /// Wakes whom the queue can feed. Called after every event.
     pub(super) fn pump(&mut self, cx: &mut Context<'_>) {
-        self.watch_tail(cx);
+        self.watch_stragglers(cx.now);
         if self.backlog.is_empty() {
             self.waker.left = 0;
             self.waker.next_round = None;
