@@ -319,6 +319,11 @@ fn everything(path: &Path) {
         // What was touched by the job before this one is younger.
         age >= Duration::from_millis(700)
     };
+    // The times of layers never change.
+    let modified = match is_memory {
+        true => age(about.modified()).to_string(),
+        false => format!("{}.{}", about.mtime(), about.mtime_nsec()),
+    };
     println!(
         "{} {:o} {}:{} {} {} {} {} {:?}",
         path.display(),
@@ -327,7 +332,7 @@ fn everything(path: &Path) {
         about.gid(),
         about.nlink(),
         about.size(),
-        age(about.modified()),
+        modified,
         // Layers have no times of access that are a job's own.
         !is_memory || age(about.accessed()),
         attributes(path),

@@ -14,7 +14,7 @@ fn parse_filter(text: &str) -> Result<String, Problem> {
 fn options() -> MetadataOptions {
     MetadataOptions {
         template_variables: [("build-dir".to_owned(), "/t/debug".to_owned())].into(),
-        predefined_containers: ["cargo-test", "go-test"]
+        predefined_containers: ["cargo-test", "go-test", "pytest"]
             .map(|name| (name.to_owned(), stub_container("predefined")))
             .into(),
     }
