@@ -187,8 +187,8 @@ impl Cli {
         let mut settings = Settings::new(log.log_level, client, &test_runner);
         settings.watch = matches.get_flag("watch");
         settings.cached = cargo.cached;
-        settings.include = strings(&matches, "include");
-        settings.exclude = strings(&matches, "exclude");
+        settings.include = config::strings(&matches, "include");
+        settings.exclude = config::strings(&matches, "exclude");
         settings.mode = if matches.get_flag("init") {
             Mode::Init
         } else if matches.get_flag("list-packages") {
@@ -208,7 +208,7 @@ impl Cli {
             raw: raw.collect(),
             harness,
         };
-        let packages = strings(&matches, "package");
+        let packages = config::strings(&matches, "package");
         Ok(Cli {
             settings,
             options: cargo_options(cargo, &matches),
@@ -226,7 +226,7 @@ fn cargo_options(values: CargoValues, matches: &ArgMatches) -> CargoOptions {
         }
     }
     for (name, _) in TARGET_NAMES {
-        for value in strings(matches, name) {
+        for value in config::strings(matches, name) {
             targets.extend([format!("--{name}").into(), value.into()]);
         }
     }
@@ -245,15 +245,6 @@ fn cargo_options(values: CargoValues, matches: &ArgMatches) -> CargoOptions {
         jobs: matches.get_one::<String>("jobs").cloned(),
         targets,
     }
-}
-
-fn strings(matches: &ArgMatches, name: &str) -> Vec<String> {
-    matches
-        .get_many::<String>(name)
-        .into_iter()
-        .flatten()
-        .cloned()
-        .collect()
 }
 
 #[cfg(test)]

@@ -40,40 +40,11 @@ pub(crate) struct Workshop {
     pub(crate) toolchain: Toolchain,
     pub(crate) options: Arc<TestOptions>,
     pub(crate) coverage: Option<Arc<Coverage>>,
-    shared_layers: OnceLock<Result<SharedLayers, String>>,
-}
-
-/// What a workshop starts with.
-pub(crate) struct WorkshopParts {
-    pub(crate) client: Arc<LazyClient>,
-    pub(crate) tools: Tools,
-    pub(crate) identity: Identity,
-    pub(crate) base: ContainerSpec,
-    pub(crate) modules: Vec<PathBuf>,
-    pub(crate) written: Vec<PathBuf>,
-    pub(crate) environment: BTreeMap<String, String>,
-    pub(crate) toolchain: Toolchain,
-    pub(crate) options: Arc<TestOptions>,
-    pub(crate) coverage: Option<Arc<Coverage>>,
+    /// What [`Workshop::shared_layers`] made; empty at first.
+    pub(crate) shared: OnceLock<Result<SharedLayers, String>>,
 }
 
 impl Workshop {
-    pub(crate) fn new(parts: WorkshopParts) -> Workshop {
-        Workshop {
-            client: parts.client,
-            tools: parts.tools,
-            identity: parts.identity,
-            base: parts.base,
-            modules: parts.modules,
-            written: parts.written,
-            environment: parts.environment,
-            toolchain: parts.toolchain,
-            options: parts.options,
-            coverage: parts.coverage,
-            shared_layers: OnceLock::new(),
-        }
-    }
-
     /// The layers that all tests have in common. The first caller makes them.
     pub(crate) fn shared_layers(&self) -> Result<SharedLayers, String> {
         let make = || {
@@ -87,7 +58,7 @@ impl Workshop {
             )
             .map_err(|error| error.to_string())
         };
-        self.shared_layers.get_or_init(make).clone()
+        self.shared.get_or_init(make).clone()
     }
 
     /// The layers of the toolchain and the modules.

@@ -5,7 +5,7 @@ use crate::{
     options::{BuildOptions, TestOptions},
 };
 use anyhow::{Context as _, Result};
-use clap::{Arg, ArgAction, ArgMatches, Command, builder::ValueParser};
+use clap::{Arg, ArgAction, Command, builder::ValueParser};
 use maelstrom_runner::{
     config::{self, ClientValues, ClusterValues, Environment, Loaded, LogValues, TestRunnerValues},
     runner::{Mode, Settings},
@@ -158,8 +158,8 @@ impl Cli {
         } = loaded;
         let mut settings = Settings::new(log.log_level, client, &test_runner);
         settings.watch = matches.get_flag("watch");
-        settings.include = strings(&matches, "include");
-        settings.exclude = strings(&matches, "exclude");
+        settings.include = config::strings(&matches, "include");
+        settings.exclude = config::strings(&matches, "exclude");
         settings.mode = if matches.get_flag("init") {
             Mode::Init
         } else if matches.get_flag("list-packages") {
@@ -192,7 +192,7 @@ impl Cli {
         Ok(Cli {
             build: BuildOptions {
                 flags: build_flags,
-                patterns: strings(&matches, "packages"),
+                patterns: config::strings(&matches, "packages"),
                 cover_profile,
                 cover: flags.cover,
             },
@@ -201,15 +201,6 @@ impl Cli {
             settings,
         })
     }
-}
-
-fn strings(matches: &ArgMatches, name: &str) -> Vec<String> {
-    matches
-        .get_many::<String>(name)
-        .into_iter()
-        .flatten()
-        .cloned()
-        .collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! One round's view of a module: its packages, and what is asked of them.
 
 use crate::{
-    artifact::{GoArtifact, KEY, Workshop, WorkshopParts},
+    artifact::{GoArtifact, KEY, Workshop},
     build::{Build, Stamp, stamp},
     collection::Collection,
     coverage::Coverage,
@@ -25,7 +25,7 @@ use maelstrom_spec::ContainerSpec;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread,
 };
 
@@ -162,7 +162,7 @@ impl GoProject {
 
     fn workshop(&self, sink: &Sink<GoArtifact>, user: &BTreeMap<String, String>) -> Workshop {
         let modules: Vec<&str> = self.module_paths.iter().map(String::as_str).collect();
-        Workshop::new(WorkshopParts {
+        Workshop {
             client: sink.lazy_client().clone(),
             tools: self.tools.clone(),
             identity: self.identity.clone(),
@@ -178,7 +178,8 @@ impl GoProject {
             ),
             options: self.test.clone(),
             coverage: self.coverage.clone(),
-        })
+            shared: OnceLock::new(),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The command line: Maelstrom's options, and what users of pytest type.
 
 use anyhow::Result;
-use clap::{Arg, ArgAction, ArgMatches, Command, builder::ValueParser};
+use clap::{Arg, ArgAction, Command, builder::ValueParser};
 use maelstrom_runner::{
     config::{self, ClientValues, ClusterValues, Loaded, LogValues, TestRunnerValues},
     runner::{Mode, Settings},
@@ -159,8 +159,8 @@ impl Cli {
         let mut settings = Settings::new(log.log_level, client, &test_runner);
         settings.cached = pytest.cached;
         settings.watch = matches.get_flag("watch");
-        settings.include = strings(&matches, "include");
-        settings.exclude = strings(&matches, "exclude");
+        settings.include = config::strings(&matches, "include");
+        settings.exclude = config::strings(&matches, "exclude");
         settings.mode = if matches.get_flag("init") {
             Mode::Init
         } else if matches.get_flag("list") {
@@ -174,14 +174,14 @@ impl Cli {
             ("markexpr", "-m"),
             ("deselect", "--deselect"),
         ] {
-            for value in strings(&matches, name) {
+            for value in config::strings(&matches, name) {
                 select.extend([option.to_owned(), value]);
             }
         }
         if let Some(module) = pytest.collect_from_module {
             select.extend(["--pyargs".to_owned(), module]);
         }
-        select.extend(strings(&matches, "paths"));
+        select.extend(config::strings(&matches, "paths"));
         Cli {
             settings,
             arguments: PytestArguments {
@@ -193,15 +193,6 @@ impl Cli {
             },
         }
     }
-}
-
-fn strings(matches: &ArgMatches, name: &str) -> Vec<String> {
-    matches
-        .get_many::<String>(name)
-        .into_iter()
-        .flatten()
-        .cloned()
-        .collect()
 }
 
 #[cfg(test)]

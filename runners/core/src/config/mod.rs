@@ -127,6 +127,17 @@ pub fn load<T: ConfigValues>(
     Ok(Loaded { values, matches })
 }
 
+/// The values of an option or argument of a runner's own that may be given several times, as
+/// [`Loaded::matches`] has them; none if it was not given.
+pub fn strings(matches: &ArgMatches, name: &str) -> Vec<String> {
+    matches
+        .get_many::<String>(name)
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect()
+}
+
 /// Like [`load`], with the arguments and the environment of this process. Where there is nothing
 /// to run, prints what there is to say and ends the process: with 0 after `--help`, `--version` and
 /// `--print-config`, 1 for a bad configuration, 2 for errors in usage.
