@@ -7,7 +7,6 @@ use maelstrom_runner::{
 };
 use std::{
     collections::{BTreeMap, HashSet},
-    io::Read as _,
     path::Path,
     process::{Command, Stdio},
 };
@@ -47,27 +46,21 @@ impl ListCommand<'_> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let shown = || format!("{} {}", self.binary.display(), arguments.join(" "));
-        let mut tool = tools
+        let tool = tools
             .spawn(&mut command)
             .with_context(|| format!("could not list tests: starting `{}`", shown()))?;
-        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        std::thread::scope(|scope| {
-            if let Some(mut pipe) = tool.stderr() {
-                let stderr = &mut stderr;
-                scope.spawn(move || pipe.read_to_end(stderr));
-            }
-            tool.stdout().map(|mut pipe| pipe.read_to_end(&mut stdout))
-        });
-        let status = tool.wait()?;
-        if !status.success() {
-            let stderr = String::from_utf8_lossy(&stderr);
+        let output = tool
+            .output()
+            .with_context(|| format!("could not list tests: the output of `{}`", shown()))?;
+        if !output.status.success() {
             bail!(
-                "could not list tests: `{}` ended with {status}\n{}",
+                "could not list tests: `{}` ended with {}\n{}",
                 shown(),
-                stderr.trim_end()
+                output.status,
+                String::from_utf8_lossy(&output.stderr).trim_end()
             );
         }
-        Ok(String::from_utf8_lossy(&stdout).into_owned())
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 }
 

@@ -7,7 +7,6 @@ use maelstrom_runner::{filter::TargetKind as Kind, runner::Tools};
 use std::{
     collections::BTreeSet,
     fs,
-    io::Read as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -157,31 +156,21 @@ fn run_metadata(mut command: Command, tools: &Tools) -> Result<Metadata> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut tool = tools.spawn(&mut command).with_context(|| {
+    let tool = tools.spawn(&mut command).with_context(|| {
         format!(
             "could not start `{}`; is Cargo installed?",
             command.get_program().display()
         )
     })?;
-    let stderr = tool.stderr();
-    let stderr = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        stderr.map(|mut stderr| stderr.read_to_end(&mut text));
-        text
-    });
-    let mut stdout = Vec::new();
-    if let Some(mut pipe) = tool.stdout() {
-        pipe.read_to_end(&mut stdout)
-            .context("reading the output of `cargo metadata`")?;
-    }
-    let status = tool.wait().context("waiting for `cargo metadata`")?;
-    let stderr = stderr.join().unwrap_or_default();
-    if !status.success() {
-        let message = String::from_utf8_lossy(&stderr);
+    let output = tool
+        .output()
+        .context("reading the output of `cargo metadata`")?;
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr);
         let message = message.trim_end();
         bail!("{}", message.strip_prefix("error: ").unwrap_or(message));
     }
-    serde_json::from_slice(&stdout)
+    serde_json::from_slice(&output.stdout)
         .context("`cargo metadata` printed something that is not its usual description")
 }
 

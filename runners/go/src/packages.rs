@@ -4,10 +4,8 @@ use anyhow::{Context as _, Result, bail};
 use maelstrom_runner::{filter::GoFacts, runner::Tools};
 use serde::{Deserialize, Serialize};
 use std::{
-    io::Read as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    thread,
 };
 
 /// Go's own settings, as `go env` tells them.
@@ -217,23 +215,21 @@ pub(crate) fn output(command: &mut Command, tools: &Tools) -> Result<Vec<u8>> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut tool = tools.spawn(command).with_context(|| {
+    let tool = tools.spawn(command).with_context(|| {
         format!("could not start `{shown}`; is Go installed, and `go` in PATH?")
     })?;
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    thread::scope(|scope| {
-        if let Some(mut pipe) = tool.stderr() {
-            let stderr = &mut stderr;
-            scope.spawn(move || pipe.read_to_end(stderr));
-        }
-        tool.stdout().map(|mut pipe| pipe.read_to_end(&mut stdout))
-    });
-    let status = tool.wait()?;
-    if !status.success() {
-        let stderr = String::from_utf8_lossy(&stderr);
-        bail!("`{shown}` ended with {status}\n{}", stderr.trim_end());
+    let output = tool
+        .output()
+        .with_context(|| format!("reading the output of `{shown}`"))?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "`{shown}` ended with {}\n{}",
+            output.status,
+            stderr.trim_end()
+        );
     }
-    Ok(stdout)
+    Ok(output.stdout)
 }
 
 impl Package {

@@ -7,10 +7,12 @@
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use std::{
     collections::BTreeSet,
-    io,
+    io::{self, Read},
     os::unix::process::CommandExt as _,
-    process::{Child, ChildStderr, ChildStdout, Command, ExitStatus},
+    panic::resume_unwind,
+    process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
 };
 
 /// All processes that are running on a runner's behalf. Clones share one set.
@@ -96,6 +98,24 @@ impl Tool {
         self.child.stderr.take()
     }
 
+    /// Reads all that it writes to what was piped and not yet taken, and waits for its end.
+    ///
+    /// # Errors
+    /// What the operating system says. A tool whose output cannot be read is killed.
+    pub fn output(mut self) -> io::Result<Output> {
+        let (stdout, stderr) = (self.stdout(), self.stderr());
+        let (stdout, stderr) = thread::scope(|scope| {
+            let stderr = scope.spawn(|| read_all(stderr));
+            let stdout = read_all(stdout);
+            (stdout, stderr.join())
+        });
+        Ok(Output {
+            stdout: stdout?,
+            stderr: stderr.unwrap_or_else(|panic| resume_unwind(panic))?,
+            status: self.wait()?,
+        })
+    }
+
     /// Waits for its end.
     ///
     /// # Errors
@@ -127,6 +147,14 @@ impl Drop for Tool {
     }
 }
 
+fn read_all(pipe: Option<impl Read>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        pipe.read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
 fn kill_group(group: i32) {
     if let Some(pid) = Pid::from_raw(group) {
         // Gone already is fine.
@@ -137,7 +165,7 @@ fn kill_group(group: i32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{io::Read as _, os::unix::process::ExitStatusExt as _, process::Stdio};
+    use std::{os::unix::process::ExitStatusExt as _, process::Stdio};
 
     #[test]
     fn waiting_gives_the_status_and_forgets_the_process() {
@@ -147,6 +175,24 @@ mod tests {
             .unwrap();
         assert_eq!(tool.wait().unwrap().code(), Some(3));
         assert!(tools.lock().groups.is_empty());
+    }
+
+    #[test]
+    fn both_outputs_are_read_whole() {
+        // More than a pipe holds, in the order that hangs who reads one after the other.
+        let script = "head -c 300000 /dev/zero >&2; head -c 200000 /dev/zero; exit 4";
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", script])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let output = Tools::default().spawn(&mut command).unwrap().output();
+        let output = output.unwrap();
+        assert_eq!(
+            (output.stdout.len(), output.stderr.len()),
+            (200_000, 300_000)
+        );
+        assert_eq!(output.status.code(), Some(4));
     }
 
     #[test]
