@@ -314,7 +314,11 @@ impl SlotProcess<'_> {
             left_clean: false,
         };
         let ended = watch.until_the_end()?;
-        let (lost, is_owing) = (watch.lost.take(), watch.fork.is_some());
+        let (mut lost, is_owing) = (watch.lost.take(), watch.fork.is_some());
+        if lost.is_none() && matches!(ended, Err(JobError::System(_))) {
+            // Its container ends with its template, and may be seen to end first.
+            lost = Some("it has ended, or its fork's container was killed".to_owned());
+        }
         running.left_clean = watch.left_clean;
         running.is_owing = is_owing;
         if !running.left_clean {

@@ -44,6 +44,14 @@ pub(crate) fn run(arguments: &[String]) -> i32 {
         if how == ["die-once-asked"] || (how == ["die-at-second"] && forks == 2) {
             return 4;
         }
+        if how == ["kill-once-asked"] {
+            // Its forks' containers, but not the init above it.
+            // SAFETY: plain system calls that take no memory.
+            unsafe {
+                libc::kill(-1, libc::SIGKILL);
+                libc::pause();
+            }
+        }
         if how == ["cannot-fork"] {
             say(&socket, &format!("failed {request} out of forks"));
             continue;
@@ -60,6 +68,9 @@ pub(crate) fn run(arguments: &[String]) -> i32 {
         // SAFETY: waits for the child made above.
         unsafe { libc::waitpid(child, &raw mut status, 0) };
         say(&socket, &format!("ended {request} {status}"));
+        if how == ["die-once-answered"] {
+            return 4;
+        }
     }
     0
 }

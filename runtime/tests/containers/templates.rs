@@ -62,6 +62,10 @@ pub(crate) const TESTS: &[Test] = &[
         a_template_that_always_dies_is_given_up,
     ),
     (
+        "a_template_that_dies_after_a_fork_costs_no_test",
+        a_template_that_dies_after_a_fork_costs_no_test,
+    ),
+    (
         "a_long_payload_needs_no_template",
         a_long_payload_needs_no_template,
     ),
@@ -403,7 +407,7 @@ fn a_template_that_dies_with_a_fork_is_replaced(fixture: &Fixture) {
 }
 
 fn a_template_that_always_dies_is_given_up(fixture: &Fixture) {
-    for how in ["die-once-asked", "cannot-fork"] {
+    for how in ["die-once-asked", "kill-once-asked", "cannot-fork"] {
         let mut slot = fixture.slot();
         let job = forked_or_9(fixture, &[how], &["ok"]);
         let mut notes = 0;
@@ -413,6 +417,19 @@ fn a_template_that_always_dies_is_given_up(fixture: &Fixture) {
             notes += ended.effects.notes.len();
         }
         assert_eq!(notes, 3);
+    }
+}
+
+/// Whether the fork's container or its template is the first to be seen to end is chance.
+fn a_template_that_dies_after_a_fork_costs_no_test(fixture: &Fixture) {
+    let mut slot = fixture.slot();
+    let job = forked_or_9(fixture, &["die-once-answered"], &["exists", "/probe"]);
+    for _ in 0..12 {
+        let ended = outcome(&mut slot, &job);
+        assert!(
+            [0, 9].map(JobStatus::Exited).contains(&ended.status),
+            "{ended:?}"
+        );
     }
 }
 
