@@ -1,5 +1,6 @@
 //! The built program on real projects.
 
 mod isolation;
+mod leaks;
 mod support;
 mod verdicts;

@@ -100,7 +100,15 @@ impl Project {
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Run {
-        ended(self.command(Path::new(env!("CARGO_BIN_EXE_maelstrom-pytest")), arguments))
+        self.run_with(&[], arguments)
+    }
+
+    /// With these variables.
+    pub(crate) fn run_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Run {
+        let program = Path::new(env!("CARGO_BIN_EXE_maelstrom-pytest"));
+        let mut command = self.command(program, arguments);
+        command.envs(variables.iter().copied());
+        ended(command)
     }
 
     pub(crate) fn run_without_path(&self, arguments: &[&str]) -> Run {
@@ -112,7 +120,13 @@ impl Project {
 
     /// What plain pytest says.
     pub(crate) fn pytest(&self, arguments: &[&str]) -> Run {
-        ended(self.command(&environment().join("bin/pytest"), arguments))
+        self.pytest_with(&[], arguments)
+    }
+
+    pub(crate) fn pytest_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Run {
+        let mut command = self.command(&environment().join("bin/pytest"), arguments);
+        command.envs(variables.iter().copied());
+        ended(command)
     }
 }
 
