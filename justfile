@@ -31,6 +31,10 @@ soak *ARGS="--runs 200":
     cargo build --release -q -p simnet -p maelstrom-run -p maelstrom-daemon
     target/release/lab soak {{ ARGS }}
 
+# Links cut for 10 and 60 seconds, one way and both, and hosts paused for 9 and 60 (a quarter of an hour)
+long-faults *ARGS="--nocapture":
+    cargo test -p maelstrom-lab --test mesh -- --ignored {{ ARGS }}
+
 # Measure a mesh of real nodes: sleeping jobs, empty jobs, a layer
 bench-mesh:
     cargo build --release -q -p simnet -p maelstrom-run -p maelstrom-daemon
@@ -53,7 +57,7 @@ compare *ARGS:
     python3 tests/compare/crates.py compare {{ ARGS }}
 
 # The same by `cargo maelstrom --mesh` over five hosts of the lab, each of which must run some tests
-compare-mesh *ARGS="itertools":
+compare-mesh *ARGS="itertools --trivial 1000":
     cargo build --release -p cargo-maelstrom -p maelstrom-daemon -p simnet
     python3 tests/compare/crates.py compare --lab 5 {{ ARGS }}
 

@@ -19,6 +19,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+sys.path.insert(0, str(ROOT / "bench"))
+import projects as made  # noqa: E402
 FIXTURES = ["tests/fixtures/market", "tests/fixtures/rough"]
 CRATES = [
     "itertools",
@@ -88,6 +90,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=ROOT / "target/compare", help="default: target/compare")
     parser.add_argument("--no-fixtures", action="store_true", help="leave tests/fixtures out")
     parser.add_argument("--maelstrom", help="passed on to compare.py")
+    parser.add_argument("--trivial", type=int, metavar="TESTS", help="compare on a crate with so many trivial tests too")
     parser.add_argument("--lab", metavar="HOSTS", help="passed on to compare.py")
     args = parser.parse_intermixed_args()
 
@@ -102,6 +105,8 @@ def main() -> int:
 
     if not args.crates and not args.no_fixtures:
         projects += [ROOT / fixture for fixture in FIXTURES]
+    if args.trivial:
+        projects.append(made.trivial_crate(work / f"trivial-{args.trivial}", args.trivial))
     failed = []
     for project in projects:
         command = [sys.executable, str(HERE / "compare.py"), str(project)]

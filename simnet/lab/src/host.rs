@@ -1,7 +1,7 @@
 //! A host: its directories, and its first process while it is up.
 
 use crate::{
-    Command, LabError, Signal,
+    Command, LabError, Signal, groups,
     keeper::Keeper,
     netlink::{Interface, LOOPBACK, Netlink},
     network::{self, INTERFACE},
@@ -9,7 +9,7 @@ use crate::{
 };
 use rustix::{
     event::{PollFd, PollFlags},
-    fd::{AsFd, BorrowedFd, OwnedFd},
+    fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     net::RecvFlags,
 };
 use std::{
@@ -31,6 +31,7 @@ use std::{
 pub struct Host {
     number: u8,
     directory: PathBuf,
+    group: Option<PathBuf>,
     logs: AtomicU32,
     up: Mutex<Option<Up>>,
 }
@@ -43,11 +44,12 @@ struct Up {
 }
 
 impl Host {
-    pub(crate) fn new(number: u8, lab: &Path) -> Result<Self, LabError> {
+    pub(crate) fn new(number: u8, lab: &Path, group: Option<&Path>) -> Result<Self, LabError> {
         let directory = lab.join(number.to_string());
         let host = Self {
             number,
             directory,
+            group: group.map(Path::to_owned),
             logs: AtomicU32::new(0),
             up: Mutex::new(None),
         };
@@ -111,6 +113,12 @@ impl Host {
         self.directory.join("log")
     }
 
+    /// How many control groups its programs have made. 0 where hosts have no group of their own.
+    pub(crate) fn groups(&self) -> usize {
+        let inside = self.group.as_deref().map(groups::groups_in);
+        inside.and_then(Result::ok).map_or(0, |inside| inside.len())
+    }
+
     /// A program to run on it.
     pub fn command(self: &Arc<Self>, program: impl Into<OsString>) -> Command {
         Command::new(self.clone(), program.into())
@@ -142,6 +150,12 @@ impl Host {
         let (ours, theirs) = pair.map_err(|errno| LabError::step(doing.clone())(errno.into()))?;
         let first_process = keeper.boot(&self.name(), theirs.as_fd())?;
         drop(theirs);
+        if let Some(group) = &self.group {
+            // Of a machine that was switched off no group is left.
+            groups::remove_inside(group);
+            // A host outside its group works too.
+            let _ = pid_of(&first_process).and_then(|pid| groups::enter(group, pid));
+        }
         let mut descriptors = match wire::receive(ours.as_fd()).map_err(LabError::step(doing))? {
             Some((FromHost::Ready, descriptors)) => descriptors.into_iter(),
             Some((FromHost::Failed(failure), _)) => return Err(LabError::unsupported(failure)),
@@ -285,4 +299,14 @@ impl Host {
         }
         environment
     }
+}
+
+/// The number that this process's `/proc` has for a process.
+fn pid_of(pidfd: &OwnedFd) -> io::Result<u32> {
+    let information = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let line = information
+        .lines()
+        .find_map(|line| line.strip_prefix("Pid:"));
+    line.and_then(|pid| pid.trim().parse().ok())
+        .ok_or_else(|| io::ErrorKind::NotFound.into())
 }

@@ -14,7 +14,9 @@
 //! from it takes a lock of the standard library: no standard streams, no environment.
 
 use crate::{
-    LabError, host_init, netlink,
+    LabError,
+    groups::Groups,
+    host_init, netlink,
     process::{Child, die_with_parent, exit, fork_into, settle},
     wire::{self, Failure, FromSwitch, ToSwitch},
 };
@@ -40,8 +42,11 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// Starts the processes. `remove` is the directory to remove at the end.
-    pub(crate) fn start(remove: Option<PathBuf>) -> Result<(Self, OwnedFd), LabError> {
+    /// Starts the processes. `remove` is the directory to remove at the end, with the groups.
+    pub(crate) fn start(
+        remove: Option<PathBuf>,
+        groups: &Groups,
+    ) -> Result<(Self, OwnedFd), LabError> {
         let pair = wire::pair();
         let (ours, theirs) = pair.map_err(|e| LabError::step("making a socket")(e.into()))?;
         // SAFETY: the child runs only code of this crate that takes no lock which another thread
@@ -49,7 +54,7 @@ impl Keeper {
         let pid = match unsafe { libc::fork() } {
             0 => {
                 std::mem::forget(ours);
-                keeper_process(theirs, remove.as_deref())
+                keeper_process(theirs, remove.as_deref(), groups)
             }
             pid => pid,
         };
@@ -173,7 +178,7 @@ fn map_ids(process: Pid) -> Result<(), Failure> {
 }
 
 /// The keeper itself: never returns.
-fn keeper_process(control: OwnedFd, remove: Option<&Path>) -> ! {
+fn keeper_process(control: OwnedFd, remove: Option<&Path>, groups: &Groups) -> ! {
     let switch = match keeper_start(&control) {
         Ok(Some(switch)) => switch,
         // The client has gone already.
@@ -188,6 +193,7 @@ fn keeper_process(control: OwnedFd, remove: Option<&Path>) -> ! {
     let _ = rustix::io::retry_on_intr(|| {
         rustix::process::waitpid(Some(switch.pid), WaitOptions::empty())
     });
+    groups.remove();
     if let Some(directory) = remove {
         remove_tree(directory);
     }

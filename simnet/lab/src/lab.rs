@@ -2,6 +2,7 @@
 
 use crate::{
     Capture, Command, Direction, Host, LabError, Shape, Signal,
+    groups::Groups,
     keeper::Keeper,
     netlink::{Interface, Netlink},
     network::{self, GATEWAY, MOST_HOSTS, Network},
@@ -69,11 +70,13 @@ impl Lab {
             .tempdir_in(parent_path)
             .map_err(failed())?;
         let remove = (!config.keep).then(|| directory.path().to_owned());
-        let (keeper, netlink) = Keeper::start(remove)?;
+        let name = directory.path().file_name().unwrap_or_default();
+        let groups = Groups::make(&name.to_string_lossy(), config.hosts);
+        let (keeper, netlink) = Keeper::start(remove, &groups).inspect_err(|_| groups.remove())?;
         // From here on the keeper removes it.
         let directory = directory.keep();
         let hosts = (1..=config.hosts)
-            .map(|number| Host::new(number, &directory).map(Arc::new))
+            .map(|number| Host::new(number, &directory, groups.of(number)).map(Arc::new))
             .collect::<Result<_, _>>()?;
         let lab = Self {
             network: Mutex::new(Network::new(Netlink::new(netlink))?),

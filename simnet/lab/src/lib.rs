@@ -27,6 +27,7 @@ mod capture;
 pub mod cli;
 mod command;
 mod error;
+mod groups;
 mod host;
 mod host_init;
 mod keeper;

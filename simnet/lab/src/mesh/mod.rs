@@ -1,7 +1,9 @@
 //! A mesh of real nodes on the hosts of a lab, and what is asked of it.
 
 pub mod bench;
+pub mod fault;
 pub mod jobs;
+mod left;
 pub mod peer;
 pub mod soak;
 
@@ -22,6 +24,8 @@ pub const BOUND: Duration = Duration::from_secs(60);
 pub struct Mesh {
     lab: Lab,
     daemons: Mutex<BTreeMap<u8, Process>>,
+    /// What is on a host on which nothing has been started.
+    bare: left::Seen,
 }
 
 impl Mesh {
@@ -31,8 +35,10 @@ impl Mesh {
     ///
     /// As [`Lab::start`].
     pub fn start(config: &LabConfig) -> Result<Self, LabError> {
+        let lab = Lab::start(config)?;
         Ok(Self {
-            lab: Lab::start(config)?,
+            bare: left::Seen::on(lab.host(1)?, BOUND)?,
+            lab,
             daemons: Mutex::default(),
         })
     }
@@ -195,9 +201,38 @@ impl Mesh {
     ///
     /// Words for what is left after `bound`.
     pub fn wait_idle(&self, bound: Duration) -> Result<Duration, String> {
+        Self::wait_for_none(bound, || self.busy())
+    }
+
+    /// Waits until every host that is up is idle, and holds nothing but what its node needs: no
+    /// container, no process that is not the node's, no mount, no control group.
+    ///
+    /// # Errors
+    ///
+    /// Words for what is left after `bound`.
+    pub fn wait_nothing_left(&self, bound: Duration) -> Result<Duration, String> {
+        Self::wait_for_none(bound, || {
+            let mut found = self.busy();
+            for host in self.lab.hosts().iter().filter(|host| host.is_up()) {
+                let number = host.number();
+                match left::Seen::on(host, BOUND) {
+                    Ok(seen) => {
+                        let node = self.daemons().get(&number).map(Process::pid);
+                        let left = seen.left(&self.bare, node);
+                        found.extend(left.iter().map(|left| format!("host {number} has {left}")));
+                    }
+                    Err(error) => found.push(error.to_string()),
+                }
+            }
+            found
+        })
+    }
+
+    /// Waits until none is found. Returns how long that took, or what is found after `bound`.
+    fn wait_for_none(bound: Duration, find: impl Fn() -> Vec<String>) -> Result<Duration, String> {
         let start = Instant::now();
         loop {
-            let busy = self.busy();
+            let busy = find();
             if busy.is_empty() {
                 return Ok(start.elapsed());
             }

@@ -1,10 +1,9 @@
 //! Runs with random faults: each job must be reported exactly once, and nothing stay behind.
 
-use super::{BOUND, Mesh, jobs};
-use crate::{Direction, Exit, LabConfig, LabError, Process, Shape, Signal};
-use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
+use super::{BOUND, Mesh, fault::Fault, jobs};
+use crate::{Exit, LabConfig, LabError, Process};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use std::{
-    fmt,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -25,43 +24,6 @@ pub struct Scenario {
     pub jobs: Vec<Duration>,
     /// Faults, each with its time from the client's start, earliest first.
     pub faults: Vec<(Duration, Fault)>,
-}
-
-/// Something that goes wrong.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Fault {
-    /// A host dies. It comes back after the time, with a new node.
-    Kill(u8, Option<Duration>),
-    /// Only the node dies, and is started again after the time.
-    KillNode(u8, Option<Duration>),
-    /// The node is asked to end, and drains.
-    StopNode(u8),
-    /// A host stands still.
-    Pause(u8, Duration),
-    /// A host's cable is pulled.
-    Cut(u8, Duration),
-    /// Packets from one host to another are lost.
-    Block(u8, u8, Duration),
-    /// A link is slow, late and lossy.
-    Spoil(u8, Duration),
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Kill(host, None) => write!(f, "kill {host}"),
-            Self::Kill(host, Some(time)) => write!(f, "kill {host}, boot after {time:?}"),
-            Self::KillNode(host, None) => write!(f, "kill the node of {host}"),
-            Self::KillNode(host, Some(time)) => {
-                write!(f, "kill the node of {host}, restart after {time:?}")
-            }
-            Self::StopNode(host) => write!(f, "stop the node of {host}"),
-            Self::Pause(host, time) => write!(f, "pause {host} for {time:?}"),
-            Self::Cut(host, time) => write!(f, "cut {host} for {time:?}"),
-            Self::Block(from, to, time) => write!(f, "block {from} to {to} for {time:?}"),
-            Self::Spoil(host, time) => write!(f, "spoil the link of {host} for {time:?}"),
-        }
-    }
 }
 
 impl Scenario {
@@ -91,29 +53,6 @@ impl Scenario {
             local_daemon,
             jobs,
             faults,
-        }
-    }
-}
-
-impl Fault {
-    fn draw(random: &mut SmallRng, hosts: u8, local_daemon: bool) -> Self {
-        let other = random.random_range(2..=hosts);
-        let any = random.random_range(1..=hosts);
-        let with_node = if local_daemon { any } else { other };
-        let back = random
-            .random_bool(0.5)
-            .then(|| Duration::from_millis(random.random_range(100..4000)));
-        // Mostly short; now and then longer than it takes to be given up.
-        let times_ms = [200, 500, 1000, 1000, 3000, 10_000, 20_000, 60_000];
-        let time = Duration::from_millis(*times_ms.choose(random).unwrap_or(&1000));
-        match random.random_range(0..8) {
-            0 | 1 => Self::Kill(other, back),
-            2 => Self::KillNode(with_node, back),
-            3 => Self::StopNode(other),
-            4 => Self::Pause(other, time),
-            5 => Self::Cut(any, time),
-            6 => Self::Block(any, if any == other { 1 } else { other }, time),
-            _ => Self::Spoil(any, time),
         }
     }
 }
@@ -170,7 +109,7 @@ pub fn run(scenario: &Scenario, say: &mut dyn FnMut(&str)) -> Result<Outcome, La
     let count = scenario.jobs.len();
     let wrong = jobs::check(count, &client.stdout(), &client.stderr());
     outcome.wrong.extend(wrong);
-    if let Err(left) = mesh.wait_idle(BOUND) {
+    if let Err(left) = mesh.wait_nothing_left(BOUND) {
         outcome.wrong.push(left);
     }
     drop(mesh);
@@ -197,15 +136,7 @@ impl Plan {
         let mut steps = Vec::new();
         for (at, fault) in &scenario.faults {
             steps.push((*at, Step::Begin(*fault)));
-            let lasts = match fault {
-                Fault::Kill(_, back) | Fault::KillNode(_, back) => *back,
-                Fault::StopNode(_) => None,
-                Fault::Pause(_, time)
-                | Fault::Cut(_, time)
-                | Fault::Block(_, _, time)
-                | Fault::Spoil(_, time) => Some(*time),
-            };
-            if let Some(time) = lasts {
+            if let Some(time) = fault.lasts() {
                 steps.push((*at + time, Step::End(*fault)));
             }
         }
@@ -233,79 +164,21 @@ impl Plan {
             if ended.is_some() && matches!(step, Step::Begin(_)) {
                 continue;
             }
-            self.carry_out_step(mesh, step, &mut |text| {
+            let mut say = |text: String| {
                 say(&format!("{:>8.2} s  {text}", start.elapsed().as_secs_f64()));
-            })?;
+            };
+            match step {
+                Step::Begin(fault) => {
+                    say(fault.to_string());
+                    fault.begin(mesh)?;
+                }
+                Step::End(fault) => {
+                    say(format!("end of: {fault}"));
+                    fault.end(mesh, self.slots)?;
+                }
+            }
         }
         Ok(ended.or_else(|| client.wait(RUN_BOUND).ok()))
-    }
-
-    fn carry_out_step(
-        &self,
-        mesh: &Mesh,
-        step: Step,
-        say: &mut dyn FnMut(&str),
-    ) -> Result<(), LabError> {
-        let lab = mesh.lab();
-        let result = match step {
-            Step::Begin(fault) => {
-                say(&fault.to_string());
-                match fault {
-                    Fault::Kill(host, _) => {
-                        mesh.take_node(host);
-                        lab.kill(host)
-                    }
-                    Fault::KillNode(host, _) => signal_node(mesh, host, Signal::KILL),
-                    Fault::StopNode(host) => signal_node(mesh, host, Signal::TERM),
-                    Fault::Pause(host, _) => lab.pause(host),
-                    Fault::Cut(host, _) => lab.cut(host),
-                    Fault::Block(from, to, _) => lab.block(from, to),
-                    Fault::Spoil(host, _) => {
-                        let shape = Shape {
-                            loss: 0.02,
-                            ..Shape::slow(20, 20)
-                        };
-                        lab.shape(host, Direction::Both, shape)
-                    }
-                }
-            }
-            Step::End(fault) => {
-                say(&format!("end of: {fault}"));
-                match fault {
-                    Fault::Kill(host, _) => {
-                        lab.boot(host).and_then(|()| self.restart_node(mesh, host))
-                    }
-                    Fault::KillNode(host, _) => self.restart_node(mesh, host),
-                    Fault::StopNode(_) => Ok(()),
-                    Fault::Pause(host, _) => lab.resume(host),
-                    Fault::Cut(host, _) => lab.heal(host),
-                    Fault::Block(from, to, _) => lab.unblock(from, to),
-                    Fault::Spoil(host, _) => lab.shape(host, Direction::Both, Shape::default()),
-                }
-            }
-        };
-        match result {
-            // Two faults may meet at one host.
-            Err(LabError::Down(_) | LabError::Up(_)) => Ok(()),
-            result => result,
-        }
-    }
-}
-
-impl Plan {
-    /// Starts the node of a host, unless another fault has done so or the host is down.
-    fn restart_node(&self, mesh: &Mesh, host: u8) -> Result<(), LabError> {
-        if mesh.has_node(host) {
-            return Ok(());
-        }
-        mesh.start_node(host, self.slots, &[])
-    }
-}
-
-fn signal_node(mesh: &Mesh, host: u8, signal: Signal) -> Result<(), LabError> {
-    match mesh.take_node(host) {
-        Some(process) => process.signal(signal),
-        None => Ok(()),
     }
 }
 

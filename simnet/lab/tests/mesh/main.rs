@@ -41,6 +41,7 @@ fn main() {
             Ok(())
         })
     });
+    let trials = trials.chain(faults::trials());
     libtest_mimic::run(&arguments, trials.collect()).exit();
 }
 
