@@ -45,7 +45,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// How long after the end of a connection another node is given up on, where the two have jobs of
 /// each other. They speak every second then, so the connection does not end for want of use.
-const LOST_AFTER: Duration = Duration::from_millis(700);
+const LOST_AFTER: Duration = Duration::from_millis(400);
 
 /// How long a node that stops gives its last messages to be sent.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -285,12 +285,12 @@ impl JobService for MeshNode {
     }
 
     fn stop(&self) {
-        let runtime = self
-            .runtime
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let Some(runtime) = runtime else { return };
+        // Held to the end: whoever asks for the same meanwhile, perhaps since its jobs are
+        // cancelled, must not end the process before the others have been told.
+        let mut runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(runtime) = runtime.take() else {
+            return;
+        };
         self.shared.act(|state, now| {
             state.stopping = true;
             state.cancel_all(now);

@@ -27,6 +27,10 @@ use std::{
     env,
     fs::File,
     io::{self, IsTerminal as _, Read},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
@@ -45,20 +49,23 @@ fn main() {
 }
 
 /// Tells the other nodes before a signal ends the process, so that they stop at once what they run
-/// for it.
-fn leave_at_signal(client: &Client) -> Result<()> {
+/// for it. Returns whether that has begun.
+fn leave_at_signal(client: &Client) -> Result<Arc<AtomicBool>> {
     let signals = watch_signals().context("watching for signals")?;
     let client = client.clone();
+    let leaves = Arc::new(AtomicBool::new(false));
+    let begun = leaves.clone();
     std::thread::Builder::new()
         .name("leaving".into())
         .spawn(move || {
             if let Ok(signal) = signals.recv() {
+                leaves.store(true, Ordering::SeqCst);
                 client.shutdown();
                 end::die_by(signal);
             }
         })
         .context("watching for signals")?;
-    Ok(())
+    Ok(begun)
 }
 
 fn run(launcher: Launcher, options: Options) -> Result<Ending> {
@@ -102,9 +109,8 @@ fn run(launcher: Launcher, options: Options) -> Result<Ending> {
                 .accept_invalid_tls_certs(options.accept_invalid_tls_certs),
         },
     )?;
-    if in_mesh && options.mode != Mode::Tty {
-        leave_at_signal(&client)?;
-    }
+    let watches = in_mesh && options.mode != Mode::Tty;
+    let leaves = watches.then(|| leave_at_signal(&client)).transpose()?;
     let result = match options.mode {
         Mode::Batch => batch::run(&client, project_dir, inputs).map(Ending::Code),
         Mode::One => {
@@ -115,5 +121,9 @@ fn run(launcher: Launcher, options: Options) -> Result<Ending> {
         Mode::Check => unreachable!("handled above"),
     };
     client.shutdown();
+    while leaves.iter().any(|leaves| leaves.load(Ordering::SeqCst)) {
+        // The thread that got the signal is about to end the process by it.
+        std::thread::park();
+    }
     result
 }

@@ -243,25 +243,36 @@ impl Mesh {
         }
     }
 
+    /// What is busy, all hosts asked at a time: how long they take to be idle is measured so.
     fn busy(&self) -> Vec<String> {
+        let up = self.lab.hosts().iter().filter(|host| host.is_up());
+        std::thread::scope(|scope| {
+            let asked: Vec<_> = up
+                .map(|host| scope.spawn(|| self.busy_on(host.number())))
+                .collect();
+            let answers = asked.into_iter().map(|thread| thread.join());
+            answers
+                .flat_map(|answer| answer.unwrap_or_else(|_| vec!["asking panicked".to_owned()]))
+                .collect()
+        })
+    }
+
+    fn busy_on(&self, host: u8) -> Vec<String> {
         let mut busy = Vec::new();
-        for host in self.lab.hosts().iter().filter(|host| host.is_up()) {
-            let number = host.number();
-            match self.processes(number, jobs::MARK) {
-                Ok(0) => {}
-                Ok(count) => busy.push(format!("host {number} has {count} processes of jobs")),
-                Err(error) => busy.push(error.to_string()),
-            }
-            let Some(status) = self.status(number) else {
-                continue;
-            };
-            let running = status["running"].as_array().map_or(0, Vec::len);
-            let (free, slots) = (&status["this"]["slots_free"], &status["this"]["slots"]);
-            if running > 0 || free != slots {
-                busy.push(format!(
-                    "the node on host {number} runs {running} jobs, {free} of {slots} slots free"
-                ));
-            }
+        match self.processes(host, jobs::MARK) {
+            Ok(0) => {}
+            Ok(count) => busy.push(format!("host {host} has {count} processes of jobs")),
+            Err(error) => busy.push(error.to_string()),
+        }
+        let Some(status) = self.has_node(host).then(|| self.status(host)).flatten() else {
+            return busy;
+        };
+        let running = status["running"].as_array().map_or(0, Vec::len);
+        let (free, slots) = (&status["this"]["slots_free"], &status["this"]["slots"]);
+        if running > 0 || free != slots {
+            busy.push(format!(
+                "the node on host {host} runs {running} jobs, {free} of {slots} slots free"
+            ));
         }
         busy
     }

@@ -20,6 +20,10 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ),
     ("ctrl_c_leaves_all_hosts_idle", ctrl_c_leaves_all_hosts_idle),
     (
+        "ctrl_c_beside_a_daemon_leaves_all_hosts_idle",
+        ctrl_c_beside_a_daemon_leaves_all_hosts_idle,
+    ),
+    (
         "a_killed_client_leaves_all_hosts_idle",
         a_killed_client_leaves_all_hosts_idle,
     ),
@@ -100,10 +104,10 @@ pub(crate) fn trials() -> impl Iterator<Item = Trial> {
     })
 }
 
-/// So many jobs that the client's two slots and those of one node are busy longer than that.
+/// So many jobs that the slots of the client and of three nodes are busy longer than that.
 fn jobs_for(time: Duration) -> usize {
     let rounds = (time.as_secs_f64() + 2.0) / JOB.as_secs_f64();
-    COUNT.max(rounds as usize * usize::from(2 * SLOTS))
+    rounds as usize * usize::from(4 * SLOTS)
 }
 
 fn loses_no_job(faults: &[Fault], time: Duration) {
@@ -178,21 +182,30 @@ fn a_node_that_is_told_to_end_gives_back() {
 }
 
 fn ctrl_c_leaves_all_hosts_idle() {
-    let mesh = meshed(4);
-    let client = client(&mesh, COUNT, 5_000);
-    for host in 1..=4 {
-        runs_jobs(&mesh, host);
+    ctrl_c(&meshed(4), 4);
+}
+
+fn ctrl_c_beside_a_daemon_leaves_all_hosts_idle() {
+    ctrl_c(&meshed_with_local_node(), 3);
+}
+
+fn ctrl_c(mesh: &Mesh, hosts: u8) {
+    let client = client(mesh, COUNT, 20_000);
+    for host in 1..=hosts {
+        runs_jobs(mesh, host);
     }
     client.signal_group(Signal::INT).unwrap();
     let time = mesh.wait_idle(BOUND).unwrap();
     println!("all hosts were idle {time:?} after Ctrl-C");
-    assert_ne!(client.wait(BOUND).unwrap(), Exit::Code(0));
+    // The others find out by themselves too, but later: an end by the signal is one after which
+    // they have been told.
+    assert_eq!(client.wait(BOUND).unwrap(), Exit::Signal(2));
     mesh.wait_nothing_left(BOUND).unwrap();
 }
 
 fn a_killed_client_leaves_all_hosts_idle() {
     let mesh = meshed(3);
-    let client = client(&mesh, COUNT, 5_000);
+    let client = client(&mesh, COUNT, 20_000);
     runs_jobs(&mesh, 2);
     runs_jobs(&mesh, 3);
     client.signal(Signal::KILL).unwrap();
