@@ -45,12 +45,14 @@ pub(crate) fn run(launcher: Launcher, options: NodeOptions) -> Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("listening for signals")?;
     // First of all, so that a second daemon changes nothing.
     let socket = Socket::claim(&socket_path())?;
+    let keys = keys::load(&options)?;
+    let without_key = keys.join_without_key(&options.mesh_key);
     let Keys {
         node: node_key,
         mesh: mesh_key,
         is_new_mesh,
         join,
-    } = keys::load(&options)?;
+    } = keys;
     let store_options = StoreOptions {
         cache_size_bytes: options.cache_size_bytes,
     };
@@ -95,7 +97,10 @@ pub(crate) fn run(launcher: Launcher, options: NodeOptions) -> Result<()> {
         .context("serving the clients of this machine")?;
     let server = about.server.get_or_init(|| server);
     let watching = watch_owner(&about, options.lend.0).context("starting a thread")?;
-    tell_of_start(&about, &options, is_new_mesh);
+    tell_of_start(&about, &options, is_new_mesh && without_key.is_none());
+    if let Some(advice) = without_key {
+        tracing::warn!("{advice}");
+    }
     supervisor::notify("READY=1");
 
     let signal = signals.forever().next();
@@ -104,7 +109,10 @@ pub(crate) fn run(launcher: Launcher, options: NodeOptions) -> Result<()> {
     tracing::info!(
         "ending{}: jobs of others have {} s; a second signal ends everything at once",
         signal
-            .map(|signal| format!(" by signal {signal}"))
+            .map(|signal| match signal_hook::low_level::signal_name(signal) {
+                Some(name) => format!(" by {name}"),
+                None => format!(" by signal {signal}"),
+            })
             .unwrap_or_default(),
         bound.as_secs()
     );
@@ -178,8 +186,8 @@ impl About {
     }
 }
 
-/// Says where the node listens and, where it has just made a mesh, how others join.
-fn tell_of_start(about: &About, options: &NodeOptions, is_new_mesh: bool) {
+/// Says where the node listens and, where it is the first of a mesh, how others join.
+fn tell_of_start(about: &About, options: &NodeOptions, is_first: bool) {
     let addresses = about.addresses();
     let listed: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
     tracing::info!(
@@ -191,7 +199,7 @@ fn tell_of_start(about: &About, options: &NodeOptions, is_new_mesh: bool) {
         options.lend.word(),
         about.mesh_key.fingerprint(),
     );
-    if !is_new_mesh {
+    if !is_first {
         return;
     }
     println!(

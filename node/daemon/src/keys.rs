@@ -22,6 +22,18 @@ pub(crate) struct Keys {
     pub(crate) join: Vec<String>,
 }
 
+impl Keys {
+    /// What to tell the user about a mesh key that was made just now, although a node of some mesh
+    /// is to be joined.
+    pub(crate) fn join_without_key(&self, path: &Path) -> Option<String> {
+        let target = self.join.first().filter(|_| self.is_new_mesh)?;
+        Some(format!(
+            "this machine had no mesh key, so {} has a new one now, with which the mesh of {target} cannot be joined. Run `maelstrom-node invite` on {target}; then stop this node, remove that file, and start it with `--join` and the word that was printed",
+            path.display()
+        ))
+    }
+}
+
 /// Reads the keys, and makes those that are missing.
 pub(crate) fn load(options: &NodeOptions) -> Result<Keys> {
     let node = NodeKey::load_or_create(&options.state_root.join("node.key"))
@@ -127,6 +139,18 @@ mod tests {
         assert!(!second.is_new_mesh);
         assert_eq!(second.node.id(), first.node.id());
         assert_eq!(second.mesh, first.mesh);
+    }
+
+    #[test]
+    fn an_address_is_not_enough_for_a_machine_without_a_key() {
+        let home = tempfile::tempdir().unwrap();
+        let mut options = options(home.path(), &[]);
+        let path = options.mesh_key.clone();
+        options.join.push(JoinTarget::Host("10.0.0.1".to_owned()));
+        let advice = load(&options).unwrap().join_without_key(&path).unwrap();
+        assert!(advice.contains("10.0.0.1") && advice.contains("mesh.key"));
+        // With the key that is there from then on it may well be.
+        assert_eq!(load(&options).unwrap().join_without_key(&path), None);
     }
 
     #[test]

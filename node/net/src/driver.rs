@@ -299,12 +299,17 @@ impl Driver {
         })
     }
 
-    fn on_join_dial_failed(&mut self, connection: ConnectionId, reason: &str) {
+    /// A dial has failed. `None` as reason: the other node did not use the connection.
+    fn on_join_dial_failed(&mut self, connection: ConnectionId, reason: Option<&str>) {
         let timing = self.shared.timing;
         if let Some(at) = self.join_of(connection) {
             let join = &mut self.joins[at];
             let target = join.target.clone();
-            if let Some(reason) = join.dial_failed(connection, reason, &timing) {
+            let news = match reason {
+                Some(reason) => join.dial_failed(connection, reason, &timing),
+                None => join.dial_unused(connection, &timing),
+            };
+            if let Some(reason) = news {
                 self.report_join_failed(target, format!("{reason}; it is tried again"));
             }
         }
@@ -381,7 +386,12 @@ impl Driver {
 
     fn on_closed(&mut self, connection: ConnectionId, node: NodeId) {
         let closed = self.shared.closed(node, connection);
-        self.on_join_dial_failed(connection, "it closed the connection without using it");
+        if self.shared.is_linked(node) {
+            // Another connection with it is used, perhaps since it has dialled too.
+            self.on_admitted(connection, node);
+        } else {
+            self.on_join_dial_failed(connection, None);
+        }
         match closed {
             Closed::Superfluous => {}
             // Most likely it has dialled this node at the same time, and its connection will be
@@ -421,7 +431,7 @@ impl Driver {
                 let target = self.joins.remove(at).target;
                 self.report_join_failed(target, format!("{OWN_ADDRESS}; it is not tried again"));
             } else {
-                self.on_join_dial_failed(connection, &reason);
+                self.on_join_dial_failed(connection, Some(&reason));
             }
         }
         if let Some(node) = self.dialling.remove(&connection) {

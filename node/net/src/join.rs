@@ -82,6 +82,22 @@ impl Join {
         None
     }
 
+    /// One of the dials led to a node that did not use the connection. That is news only if it
+    /// happens again: most likely it has dialled this node at the same time.
+    pub(crate) fn dial_unused(
+        &mut self,
+        connection: ConnectionId,
+        timing: &Timing,
+    ) -> Option<String> {
+        let reason = "it closed the connection without using it";
+        let news = self.dial_failed(connection, reason, timing);
+        if self.failures > 1 {
+            return news;
+        }
+        self.reported.clear();
+        None
+    }
+
     /// The attempt has failed. The reason to report, if it is news.
     pub(crate) fn failed(&mut self, reason: String, timing: &Timing) -> Option<String> {
         self.failures += 1;
@@ -131,5 +147,18 @@ mod tests {
             join.failed("other".into(), &timing).as_deref(),
             Some("other")
         );
+    }
+
+    #[test]
+    fn an_unused_connection_is_reported_the_second_time() {
+        let timing = Timing::default();
+        let mut join = Join::new(1, "host:7").unwrap();
+        let connection = ConnectionId::new_unchecked(1);
+        for reported in [false, true, false] {
+            join.stage = Stage::Dialling(vec![connection]);
+            let news = join.dial_unused(connection, &timing);
+            assert_eq!(news.is_some(), reported);
+            assert!(join.due().is_some());
+        }
     }
 }

@@ -365,6 +365,15 @@ impl Shared {
         true
     }
 
+    /// Whether some connection with a peer is used.
+    pub(crate) fn is_linked(&self, node: NodeId) -> bool {
+        let state = self.lock();
+        state
+            .peers
+            .get(&node)
+            .is_some_and(|peer| peer.link.is_some())
+    }
+
     /// Closes a connection.
     pub(crate) fn close(&self, connection: ConnectionId) {
         self.lock().closing.push(connection);

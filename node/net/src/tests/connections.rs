@@ -332,6 +332,24 @@ async fn join_finds_a_node_by_name_and_tries_until_it_is_there() {
 }
 
 #[tokio::test]
+async fn nodes_that_join_each_other_at_the_same_time_do_not_complain() {
+    let mesh = MeshKey::generate();
+    for _ in 0..20 {
+        let (mut a, mut b) = (start(&mesh).await, start(&mesh).await);
+        a.net.join(&b.address().to_string());
+        b.net.join(&a.address().to_string());
+        for node in [&mut a, &mut b] {
+            node.until(|event| match event {
+                NetEvent::Joined { .. } => Some(()),
+                NetEvent::JoinFailed { reason, .. } => panic!("{reason}"),
+                _ => None,
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn joins_that_make_no_sense_say_why() {
     let mesh = MeshKey::generate();
     let mut a = start_with(&mesh, NodeKey::generate(), quick()).await;

@@ -104,16 +104,18 @@ pub(crate) fn trials() -> impl Iterator<Item = Trial> {
     })
 }
 
-/// So many jobs that the slots of the client and of three nodes are busy longer than that.
-fn jobs_for(time: Duration) -> usize {
-    let rounds = (time.as_secs_f64() + 2.0) / JOB.as_secs_f64();
-    rounds as usize * usize::from(4 * SLOTS)
+/// So many jobs, and of such a duration, that the slots of the client and of three nodes are busy
+/// longer than that.
+fn jobs_for(time: Duration) -> (usize, Duration) {
+    let job = JOB.max(time / 20);
+    let rounds = (time.as_secs_f64() + 2.0) / job.as_secs_f64();
+    (rounds.ceil() as usize * usize::from(4 * SLOTS), job)
 }
 
 fn loses_no_job(faults: &[Fault], time: Duration) {
     let mesh = meshed(4);
-    let count = jobs_for(time);
-    let client = client(&mesh, count, JOB.as_millis() as u64);
+    let (count, job) = jobs_for(time);
+    let client = client(&mesh, count, job.as_millis() as u64);
     runs_jobs(&mesh, 3);
     for fault in faults {
         fault.begin(&mesh).unwrap();
