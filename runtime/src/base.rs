@@ -10,13 +10,17 @@
 //! /sys      likewise
 //! /dev/*    the devices that a job may ask for
 //! /netsys   the sysfs of the slot's own network namespace
+//! /protected/*  the machine's settings in proc (see `settings.rs`)
 //! /empty    an empty directory
 //! /scratch  where a container puts the memory file system that takes its writes
 //! /binds/*  directories of the client's machine that the present job has bound
 //! /kept/*   file systems that one container after another gets (see `kept.rs`)
 //! ```
 
-use crate::sys::{Doing, Failure};
+use crate::{
+    settings,
+    sys::{Doing, Failure},
+};
 use maelstrom_spec::Device;
 use rustix::{
     fd::{AsFd, OwnedFd},
@@ -141,6 +145,7 @@ pub(crate) fn enter(layers_root: &Path) -> Result<HostMounts, Failure> {
     }
     rustix::process::chdir(scaffold).doing(|| "entering the new root".to_owned())?;
     pivot_into_current_directory()?;
+    settings::prepare()?;
     Ok(HostMounts { namespace, root })
 }
 

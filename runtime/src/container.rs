@@ -3,7 +3,7 @@
 use crate::{
     base,
     job::{ContainerJob, ContainerMount, JobNetwork, Privileges, Root},
-    network,
+    network, settings,
     slot_process::Surroundings,
     sys::{self, Doing, Failure},
 };
@@ -79,7 +79,13 @@ fn enter(job: &ContainerJob, around: &Surroundings<'_>, enclosure: Enclosure) ->
         .mounts
         .iter()
         .enumerate()
-        .map(|(index, mount)| Ok((mount, make(index, mount, job, around)?)))
+        .map(|(index, mount)| {
+            let covers = match mount {
+                ContainerMount::Proc { .. } => settings::covers(around.owns_network)?,
+                _ => Vec::new(),
+            };
+            Ok((mount, make(index, mount, job, around)?, covers))
+        })
         .collect::<Result<Vec<_>, Blame>>()?;
     base::attach(&root, "/").doing(|| "attaching the root file system".to_owned())?;
     rustix::process::fchdir(&root).doing(|| "entering the root file system".to_owned())?;
@@ -89,8 +95,9 @@ fn enter(job: &ContainerJob, around: &Surroundings<'_>, enclosure: Enclosure) ->
             rustix::process::chroot(".").doing(|| "changing the root".to_owned())?;
         }
     }
-    for (mount, made) in mounts {
+    for (mount, made, covers) in mounts {
         attach(mount, &made)?;
+        settings::cover(&made, &covers)?;
     }
     rustix::process::chdir(&job.working_directory)
         .doing(|| {
@@ -267,7 +274,14 @@ fn make(
         ContainerMount::Device { .. } if is_memory(mount) => memory(),
         ContainerMount::Proc { .. } => new("proc", inert),
         ContainerMount::Mqueue { .. } => new("mqueue", inert),
-        ContainerMount::Sys { .. } if around.owns_network => new("sysfs", inert),
+        ContainerMount::Sys { .. } if around.owns_network => {
+            let settings = if settings::are_at_risk() {
+                MountAttrFlags::MOUNT_ATTR_RDONLY
+            } else {
+                MountAttrFlags::empty()
+            };
+            new("sysfs", inert | settings)
+        }
         ContainerMount::Sys { .. } => base::copy_mount(&network::sys_path(job.network), false),
         ContainerMount::Devpts { .. } => file_system("devpts", |context| {
             fsconfig_set_string(context, "ptmxmode", "0666")

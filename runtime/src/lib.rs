@@ -28,6 +28,7 @@ mod order;
 mod outputs;
 mod prepared;
 mod seccomp;
+mod settings;
 mod slot;
 mod slot_process;
 mod sys;

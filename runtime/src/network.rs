@@ -15,6 +15,7 @@
 use crate::{
     base,
     job::{ContainerJob, ContainerMount, JobNetwork, Privileges},
+    settings,
     sys::{self, Doing, Failure},
 };
 use rustix::{
@@ -82,7 +83,10 @@ impl Networks {
                 "sysfs",
                 &at,
                 "sysfs",
-                MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+                MountFlags::NOSUID
+                    | MountFlags::NODEV
+                    | MountFlags::NOEXEC
+                    | settings::sysfs_flags(),
                 None,
             )
             .doing(|| "mounting sysfs".to_owned())?;

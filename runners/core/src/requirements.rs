@@ -5,7 +5,11 @@ use maelstrom_spec::{
     ContainerParent, ContainerSpec, Device, EnvironmentElement, ImageUri, JobError, LayerSpec,
     Mount, Network,
 };
-use std::{collections::BTreeMap, env, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 /// Where the file is while it is installed.
 const INSIDE: &str = "/maelstrom/test-requirements.txt";
@@ -15,10 +19,12 @@ const INSIDE: &str = "/maelstrom/test-requirements.txt";
 /// by tests.
 const SCRIPT: &str = "\
 import compileall, py_compile, subprocess, sys, sysconfig
-subprocess.check_call([
+code = subprocess.call([
     sys.executable, '-m', 'pip', 'install', '--quiet', '--no-compile', '--no-cache-dir',
     '--disable-pip-version-check', '--no-input', '--requirement', sys.argv[1],
 ])
+if code:
+    sys.exit(code)
 for path in sorted({sysconfig.get_path(name) for name in ('stdlib', 'purelib', 'platlib')}):
     compileall.compile_dir(
         path, quiet=2, workers=0,
@@ -27,10 +33,9 @@ for path in sorted({sysconfig.get_path(name) for name in ('stdlib', 'purelib', '
 ";
 
 /// Variables of the client that say where pip gets packages from.
-const PASSED_ON: [&str; 13] = [
+const PASSED_ON: [&str; 12] = [
     "PIP_INDEX_URL",
     "PIP_EXTRA_INDEX_URL",
-    "PIP_FIND_LINKS",
     "PIP_NO_INDEX",
     "PIP_TRUSTED_HOST",
     "PIP_PROXY",
@@ -42,6 +47,9 @@ const PASSED_ON: [&str; 13] = [
     "https_proxy",
     "no_proxy",
 ];
+
+/// Variables of the client that name a file of certificates by which pip knows whom to trust.
+const CERTIFICATES: [&str; 3] = ["PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"];
 
 /// Whether an image is one whose containers get the project's requirements: a registry's image
 /// of which the last part of the name is `python`.
@@ -60,7 +68,7 @@ pub fn is_python_image(name: &str) -> bool {
 ///
 /// It runs on this machine with its network, and with its names of hosts. Of the environment,
 /// what says where pip gets packages from (`PIP_INDEX_URL` and its like, and proxies) is
-/// passed on.
+/// passed on, and so are files of certificates that it names.
 ///
 /// # Errors
 ///
@@ -80,22 +88,35 @@ pub fn install(
         .add_bytes(INSIDE, text, 0o444)
         .finish()
         .map_err(|error| failed(&error))?;
+    let mut stubs: Vec<String> = [
+        "/{dev,dev/shm,proc,tmp}/",
+        "/dev/{null,random,urandom,zero}",
+        "/etc/{hosts,resolv.conf}",
+    ]
+    .map(String::from)
+    .into();
+    let mut environment = environment();
+    let mut mounts = mounts();
+    for (name, path) in certificates() {
+        let inside = format!("/maelstrom/{name}");
+        mounts.push(Mount::Bind {
+            mount_point: inside.clone().into(),
+            local_path: path,
+            read_only: true,
+        });
+        stubs.push(inside.clone());
+        environment.vars.insert(name.into(), inside);
+    }
     let container = ContainerSpec {
         parent: Some(image.clone()),
         layers: vec![
             LayerSpec::Built {
                 id: *file.as_bytes(),
             },
-            LayerSpec::Stubs {
-                stubs: vec![
-                    "/{dev,proc,tmp}/".into(),
-                    "/dev/{null,random,urandom,zero}".into(),
-                    "/etc/{hosts,resolv.conf}".into(),
-                ],
-            },
+            LayerSpec::Stubs { stubs },
         ],
-        environment: vec![environment()],
-        mounts: mounts(),
+        environment: vec![environment],
+        mounts,
         network: Some(Network::Local),
         user: Some(0),
         group: Some(0),
@@ -111,12 +132,31 @@ pub fn install(
     Ok(LayerSpec::Built { id: *id.as_bytes() })
 }
 
+/// The files of certificates that there are, by the variables that name them.
+fn certificates() -> Vec<(&'static str, PathBuf)> {
+    let named = |name| Some((name, PathBuf::from(env::var_os(name)?)));
+    CERTIFICATES
+        .into_iter()
+        .filter_map(named)
+        .filter(|(_, path)| path.is_absolute() && path.is_file())
+        .collect()
+}
+
 fn environment() -> EnvironmentElement {
     let mut vars: BTreeMap<String, String> = PASSED_ON
         .iter()
         .filter(|name| env::var_os(name).is_some())
         .map(|name| (name.to_string(), format!("$env{{{name}}}")))
         .collect();
+    // Directories of this machine are not there.
+    let links = env::var("PIP_FIND_LINKS").unwrap_or_default();
+    let links: Vec<&str> = links
+        .split_whitespace()
+        .filter(|link| link.contains("://"))
+        .collect();
+    if !links.is_empty() {
+        vars.insert("PIP_FIND_LINKS".into(), links.join(" ").replace('$', "$$"));
+    }
     vars.insert("PIP_ROOT_USER_ACTION".into(), "ignore".into());
     vars.insert("HOME".into(), "/tmp".into());
     EnvironmentElement { vars, extend: true }
@@ -136,7 +176,14 @@ fn mounts() -> Vec<Mount> {
             mount_point: "/tmp".into(),
         },
         Mount::Devices {
-            devices: vec![Device::Null, Device::Random, Device::Urandom, Device::Zero],
+            // Compiling with several processes takes semaphores, which are files in `/dev/shm`.
+            devices: vec![
+                Device::Null,
+                Device::Random,
+                Device::Shm,
+                Device::Urandom,
+                Device::Zero,
+            ],
         },
     ];
     // How this machine finds hosts.

@@ -55,20 +55,36 @@ impl RunArguments {
         collection: &Collection,
         directory: &Path,
     ) -> RunArguments {
-        let mut arguments = vec!["-m".to_owned(), "pytest".to_owned()];
-        arguments.extend(run_options(given, collection));
-        RunArguments {
-            arguments,
+        let mut run = RunArguments {
+            arguments: vec!["-m".to_owned(), "pytest".to_owned()],
             prefix: prefix(directory, &collection.root),
-        }
+        };
+        // In a container image it may look in vain for what told it when tests were collected.
+        run.arguments.push(run.root());
+        run.arguments.extend(run_options(given, collection));
+        run
     }
 
     fn of(&self, node_id: &str) -> Vec<String> {
+        let name = self.name(node_id);
+        self.arguments.iter().cloned().chain([name]).collect()
+    }
+
+    /// A node id or file, as it is named where pytest is started.
+    pub(crate) fn name(&self, node_id: &str) -> String {
         let mut name = format!("{}{node_id}", self.prefix);
         if name.starts_with('-') {
             name.insert_str(0, "./");
         }
-        self.arguments.iter().cloned().chain([name]).collect()
+        name
+    }
+
+    /// The option that says where node ids start.
+    pub(crate) fn root(&self) -> String {
+        match self.prefix.as_str() {
+            "" => "--rootdir=.".to_owned(),
+            prefix => format!("--rootdir={prefix}"),
+        }
     }
 }
 
@@ -232,7 +248,7 @@ impl TestArtifact for PytestArtifact {
         };
         Ok(Surroundings {
             container,
-            template: self.templates.command(&self.file, &program),
+            template: self.templates.command(&self.file, &program, imitates_host),
             program,
             imitates_host,
             ..Surroundings::default()

@@ -161,7 +161,7 @@ impl Project for PytestProject {
             &collection,
             &self.directory,
         ));
-        let templates = Templates::new(&self.arguments, &collection, |item| {
+        let templates = Templates::new(&self.arguments, &collection, &run, |item| {
             !item.ignored
                 && sink
                     .selection()

@@ -19,7 +19,7 @@ use maelstrom_runner::{
     requirements::{self, is_python_image},
     runner::{LazyClient, Tools},
 };
-use maelstrom_spec::{ContainerParent, ContainerSpec, ImageUse, LayerSpec};
+use maelstrom_spec::{ContainerParent, ContainerSpec, ImageUse, JobError, LayerSpec};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -121,8 +121,11 @@ impl Workshop {
             Some((_, layer)) => layer.clone(),
             None => {
                 let client = self.client.get().map_err(|error| error.to_string())?;
-                let layer =
-                    requirements::install(client, image, &file).map_err(|error| error.to_string());
+                let layer = requirements::install(client, image, &file);
+                let layer = layer.map_err(|error| match error {
+                    JobError::Remote(message) => message,
+                    other => other.to_string(),
+                });
                 installed.push((image.clone(), layer.clone()));
                 layer
             }

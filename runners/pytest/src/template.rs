@@ -2,7 +2,7 @@
 //! forks for every test.
 
 use crate::{
-    artifact::{file_of, run_options},
+    artifact::{RunArguments, file_of, run_options},
     cli::PytestArguments,
     collection::{Collection, Item},
 };
@@ -20,11 +20,17 @@ const SCRIPT: &str = concat!(
 /// more it imports some that no test needs.
 const MAX_IGNORED_BYTES: usize = 64 << 10;
 
+/// How long the names of modules may be that a template in a container image is told to import,
+/// in bytes. With more there is none: all arguments of a program may have 2 MiB.
+const MAX_NAMED_BYTES: usize = 256 << 10;
+
 /// Which tests are run in forks, and of what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Templates {
-    /// `None`: no tests are.
+    /// In containers like the machine. `None`: no tests are.
     arguments: Option<Vec<String>>,
+    /// In container images.
+    arguments_in_image: Option<Vec<String>>,
     /// Files and directories whose tests get fresh interpreters.
     unfit: BTreeSet<String>,
 }
@@ -34,6 +40,7 @@ impl Templates {
     pub(crate) fn new(
         given: &PytestArguments,
         collection: &Collection,
+        from_start: &RunArguments,
         is_run: impl Fn(&Item) -> bool,
     ) -> Templates {
         if given.fresh_interpreters {
@@ -64,6 +71,22 @@ impl Templates {
             .filter(|item| is_run(item))
             .map(|item| file_of(&item.node_id))
             .collect();
+        // There may be anything in the directory that the tests lie in: often it is the root of
+        // the file system. So the files are named, whatever the user has named.
+        let named: Vec<String> = run
+            .iter()
+            .filter(|file| !is_in(file, &unfit))
+            .map(|file| from_start.name(file))
+            .collect();
+        let arguments_in_image = (named.iter().map(String::len).sum::<usize>() <= MAX_NAMED_BYTES)
+            .then(|| {
+                let mut arguments = vec!["-c".to_owned(), SCRIPT.to_owned()];
+                arguments.push(from_start.root());
+                arguments.extend(run_options(given, collection));
+                arguments.extend(given.collect.iter().cloned());
+                arguments.extend(named);
+                arguments
+            });
         let unused: Vec<&str> = files.difference(&run).copied().collect();
         let mut ignored: Vec<&str> = unfit.iter().map(String::as_str).collect();
         if unused.iter().map(|name| name.len()).sum::<usize>() <= MAX_IGNORED_BYTES {
@@ -79,24 +102,35 @@ impl Templates {
         arguments.extend(given.select.iter().cloned());
         Templates {
             arguments: Some(arguments),
+            arguments_in_image,
             unfit,
         }
     }
 
-    /// How the template is started that forks for the tests of a file.
-    pub(crate) fn command(&self, file: &str, interpreter: &str) -> Option<TemplateCommand> {
-        let is_unfit = self
-            .unfit
-            .iter()
-            .any(|unfit| Path::new(file).starts_with(unfit));
-        if is_unfit {
+    /// How the template is started that forks for the tests of a file. `imitates_host`: in a
+    /// container like the machine.
+    pub(crate) fn command(
+        &self,
+        file: &str,
+        interpreter: &str,
+        imitates_host: bool,
+    ) -> Option<TemplateCommand> {
+        if is_in(file, &self.unfit) {
             return None;
         }
+        let arguments = match imitates_host {
+            true => &self.arguments,
+            false => &self.arguments_in_image,
+        };
         Some(TemplateCommand {
             program: interpreter.to_owned(),
-            arguments: self.arguments.clone()?,
+            arguments: arguments.clone()?,
         })
     }
+}
+
+fn is_in(file: &str, unfit: &BTreeSet<String>) -> bool {
+    unfit.iter().any(|unfit| Path::new(file).starts_with(unfit))
 }
 
 /// What a fork is told to run one test.

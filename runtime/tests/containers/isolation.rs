@@ -31,6 +31,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("file_privileges_are_no_more", file_privileges_are_no_more),
     ("root_cannot_get_out", root_cannot_get_out),
     ("file_root_cannot_get_out", file_root_cannot_get_out),
+    (
+        "settings_of_the_machine_stay_as_they_are",
+        settings_of_the_machine_stay_as_they_are,
+    ),
     ("nested_namespaces_work", nested_namespaces_work),
     ("key_rings_are_refused", key_rings_are_refused),
     (
@@ -182,6 +186,30 @@ fn cannot_get_out(fixture: &Fixture, privileges: Privileges) {
     // What the layer holds is as it was.
     let file = fixture.layers_root().join("base/file");
     assert_eq!(std::fs::read_to_string(file).unwrap(), "from the layer");
+}
+
+/// Root could write them in whatever namespace; so could whoever has the id of the root of a
+/// network namespace that a slot keeps.
+fn settings_of_the_machine_stay_as_they_are(fixture: &Fixture) {
+    for path in [
+        "/proc/sys/vm/stat_interval",
+        "/proc/sys/kernel/panic",
+        "/proc/sys/net/ipv4/ip_default_ttl",
+        "/sys/kernel/mm/transparent_hugepage/enabled",
+    ] {
+        if !std::path::Path::new(path).exists() {
+            continue;
+        }
+        let mut job = fixture.job(&["write", path]);
+        (job.user, job.group, job.privileges) = (0, 0, Privileges::Files);
+        job.network = JobNetwork::Loopback;
+        job.mounts.push(ContainerMount::Sys {
+            mount_point: "/sys".into(),
+        });
+        let said = fixture.output_of(&job);
+        let denied = [libc::EROFS, libc::EACCES].map(|number| format!("Some({number})\n"));
+        assert!(denied.contains(&said), "{path}: {said}");
+    }
 }
 
 fn nested_namespaces_work(fixture: &Fixture) {

@@ -127,6 +127,7 @@ pub(super) fn run_round<F: Framework>(
         first_failure: None,
         traces: TRACES,
         notes: HashSet::new(),
+        refusals: HashSet::new(),
     };
     let result = round.handle_events(&receiver);
     let all_queued = round.collected == Some(Collected::Everything);
@@ -317,6 +318,8 @@ struct Round<'a, F: Framework> {
     traces: usize,
     /// What was told about outcomes.
     notes: HashSet<String>,
+    /// Why containers could not be made, as far as it has been told in full.
+    refusals: HashSet<String>,
 }
 
 impl<F: Framework> Round<'_, F> {
@@ -470,7 +473,7 @@ impl<F: Framework> Round<'_, F> {
             }
             (Err(error), _) => {
                 let error = error.clone();
-                return self.refuse(test, error);
+                return self.refuse_alike(test, error);
             }
         };
         let arguments = test.artifact.arguments(test.case());
@@ -517,6 +520,26 @@ impl<F: Framework> Round<'_, F> {
             node: None,
             result: Err(error),
         });
+    }
+
+    /// Reports a test whose container cannot be made, which is often so of thousands: what takes
+    /// many lines is told of the first only.
+    fn refuse_alike(&mut self, test: Test<F::Artifact>, error: JobError) {
+        let error = match error {
+            JobError::Remote(message) if message.contains('\n') => {
+                let first = message.lines().next().unwrap_or_default().to_owned();
+                if self.refusals.contains(&message) {
+                    JobError::Remote(format!("{first} (and so on, as above)"))
+                } else {
+                    if self.refusals.len() < NOTES {
+                        self.refusals.insert(message.clone());
+                    }
+                    JobError::Remote(message)
+                }
+            }
+            error => error,
+        };
+        self.refuse(test, error);
     }
 
     fn finish(&mut self, finished: Finished<F::Artifact>) {

@@ -1,3 +1,5 @@
+import collections
+
 # Collects tests with pytest in the user's own environment, and tells what that environment
 # is made of: `python -c THIS OUTPUT ARGUMENTS...` writes one JSON object to the file OUTPUT.
 
@@ -27,9 +29,9 @@ class Collector:
 
     def pytest_collectreport(self, report):
         after = traces(self.known, True)
-        new = [trace for trace in after if trace not in self.before]
+        new = collections.Counter(after) - collections.Counter(self.before)
         if new:
-            self.unfit.setdefault(report.nodeid.split("::")[0], new[0])
+            self.unfit.setdefault(report.nodeid.split("::")[0], next(iter(new)))
         self.before = after
 
     def pytest_collection_finish(self, session):

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import sys
 
 
@@ -22,18 +23,21 @@ def descriptors():
 
 def traces(known, files=False):
     """What a forked process would not have, or would share with others: threads, child processes,
-    open sockets and event loops, and open files if asked. `known` descriptors do not count."""
+    timers, shared memory, open sockets and event loops, and open files if asked; each as often as
+    there are such. `known` descriptors do not count."""
     found = []
     threads = os.listdir("/proc/self/task")
-    if len(threads) > 1:
-        found.append("started a thread")
+    found.extend(["started a thread"] * (len(threads) - 1))
     for thread in threads:
         try:
             with open("/proc/self/task/%s/children" % thread) as children:
-                if children.read().strip():
-                    found.append("started a process")
+                found.extend(["started a process"] * len(children.read().split()))
         except OSError:
             pass
+    if any(signal.getitimer(kind) != (0, 0) for kind in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)):
+        found.append("set a timer")
+    with open("/proc/self/maps") as mappings:
+        found.extend(["made memory that processes share"] * sum(line.split(None, 2)[1] == "rw-s" for line in mappings))
     for number, what in descriptors().items():
         if number in known:
             continue

@@ -77,12 +77,30 @@ fn what_a_fork_cannot_take_along_gets_a_fresh_interpreter() {
             "test_socket.py",
             "import socket\nserver = socket.socket()\nserver.bind(('127.0.0.1', 0))\nserver.listen()\ndef test_connect():\n    with socket.create_connection(server.getsockname()): pass\n",
         ),
+        (
+            "test_memory.py",
+            "import mmap\nmemory = mmap.mmap(-1, 4096)\ndef test_first():\n    assert memory[0] == 0\n    memory[0] = 1\ndef test_second(): test_first()\n",
+        ),
+        (
+            "test_lock.py",
+            "import multiprocessing\nlock = multiprocessing.Lock()\ndef test_first(): assert lock.acquire(timeout=1)\ndef test_second(): test_first()\n",
+        ),
+        (
+            "test_timer.py",
+            "import signal\nsignal.alarm(1000)\ndef test_alarm(): assert signal.alarm(0) > 0\n",
+        ),
+        (
+            "test_thread_too.py",
+            "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\ndef test(): pass\n",
+        ),
         ("test_plain.py", "def test_plain(): pass\n"),
     ]);
     let run = project.run(&[]);
     assert_eq!(run.code, Some(0), "{}{}", run.stdout, run.stderr);
     let told = |what: &str| run.stdout.matches(what).count();
-    assert_eq!(told("importing it started a thread"), 1, "{}", run.stdout);
+    assert_eq!(told("importing it started a thread"), 2, "{}", run.stdout);
     assert_eq!(told("importing it opened a socket"), 1, "{}", run.stdout);
+    assert_eq!(told("importing it made memory that"), 2, "{}", run.stdout);
+    assert_eq!(told("importing it set a timer"), 1, "{}", run.stdout);
     assert_eq!(told("without its template"), 0, "{}", run.stdout);
 }

@@ -1,5 +1,6 @@
 //! The built program on real projects.
 
+mod images;
 mod isolation;
 mod leaks;
 mod support;

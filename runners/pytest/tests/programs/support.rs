@@ -43,7 +43,8 @@ pub(crate) fn environment() -> &'static Path {
     })
 }
 
-fn succeed(command: &mut Command) {
+#[track_caller]
+pub(crate) fn succeed(command: &mut Command) {
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(
         output.status.success(),
@@ -78,7 +79,7 @@ impl Project {
     }
 
     /// A program with these arguments, in the environment with pytest.
-    fn command(&self, program: &Path, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, program: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(self.0.path());
         for (name, _) in std::env::vars_os() {
@@ -108,14 +109,14 @@ impl Project {
         let program = Path::new(env!("CARGO_BIN_EXE_maelstrom-pytest"));
         let mut command = self.command(program, arguments);
         command.envs(variables.iter().copied());
-        ended(command)
+        Run::of(command)
     }
 
     pub(crate) fn run_without_path(&self, arguments: &[&str]) -> Run {
         let mut command =
             self.command(Path::new(env!("CARGO_BIN_EXE_maelstrom-pytest")), arguments);
         command.env("PATH", "/nonexistent");
-        ended(command)
+        Run::of(command)
     }
 
     /// What plain pytest says.
@@ -126,20 +127,20 @@ impl Project {
     pub(crate) fn pytest_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Run {
         let mut command = self.command(&environment().join("bin/pytest"), arguments);
         command.envs(variables.iter().copied());
-        ended(command)
-    }
-}
-
-fn ended(mut command: Command) -> Run {
-    let output = command.output().unwrap();
-    Run {
-        code: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        Run::of(command)
     }
 }
 
 impl Run {
+    pub(crate) fn of(mut command: Command) -> Run {
+        let output = command.output().unwrap();
+        Run {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
     /// The verdict on the test of this node id.
     pub(crate) fn verdict(&self, node_id: &str) -> &str {
         let line = self.line(node_id);

@@ -898,6 +898,8 @@ def leak_setting(path, text):
 leak_setting("/proc/self/oom_score_adj", "987")
 leak_setting("/proc/self/coredump_filter", "00000001")
 leak_setting("/proc/self/comm", "renamed")
+leak_setting("/proc/sys/net/ipv4/ip_default_ttl", "77")
+leak_setting("/proc/sys/net/ipv4/ip_unprivileged_port_start", "77")
 leak_setting("/proc/sys/kernel/shm_rmid_forced", "1")
 leak_setting("/proc/sys/kernel/msgmax", "7777")
 leak_setting("/proc/sys/fs/mqueue/msg_max", "77")
