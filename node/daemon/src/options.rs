@@ -228,7 +228,7 @@ fn join(text: &str) -> Result<JoinTarget, String> {
         return ticket
             .map(|ticket| JoinTarget::Ticket(Box::new(ticket)))
             .map_err(|error| {
-                format!("`join`: {error}; copy the whole word that `maelstrom-node invite` prints")
+                format!("`join`: {error}: the whole word that `maelstrom-node invite` prints")
             });
     }
     let (host, port) = match text.rsplit_once(':') {

@@ -53,10 +53,10 @@ fn header(text: &mut String, report: &Report) {
     line(
         text,
         format_args!(
-            "{} on this machine, {} unfinished, {} on other nodes",
+            "{} on this machine, {} unfinished, {} of other nodes in use",
             count(report.sessions, "client"),
             count_u64(mesh.jobs_unfinished, "job"),
-            count_u64(mesh.slots_held, "job"),
+            count_u64(mesh.slots_held, "slot"),
         ),
     );
 }
@@ -327,7 +327,7 @@ mod tests {
 desk (01010101), version 0.1.0, up 2 h 3 min, process 77
 lending: always (lent)
 mesh key 0badcafe, 2 members; coordinator: build-server-7
-1 client on this machine, 40 jobs unfinished, 5 jobs on other nodes
+1 client on this machine, 40 jobs unfinished, 5 slots of other nodes in use
 
 MEMBER          ID        FREE  SLOTS  QUEUE  LENDING  ARCH    VERSION  ADDRESS        LABELS
 desk *          01010101     3      4     12  always   x86_64  0.1.0    10.0.0.1:7357  gpu,big

@@ -46,8 +46,10 @@ pub struct Counts {
     pub queued: usize,
     /// Jobs of this node that have not been reported.
     pub unfinished: usize,
-    /// Slots of the mesh that this node's jobs hold.
+    /// Slots of the mesh that this node's jobs hold, its own included.
     pub slots_held: usize,
+    /// Those of other nodes among them.
+    pub slots_elsewhere: usize,
     /// Leases that this node holds, of whomever, with those whose end is not acknowledged yet.
     pub leases: usize,
 }
@@ -237,6 +239,7 @@ impl Dispatcher {
             queued: load.queued as usize,
             unfinished: self.origin.unfinished(),
             slots_held: load.slots_held as usize,
+            slots_elsewhere: self.origin.slots_elsewhere(self.shared.me),
             leases: self.executor.held(),
         }
     }

@@ -239,6 +239,18 @@ fn unstarted_work_moves_to_idle_nodes() {
 }
 
 #[test]
+fn what_others_run_is_told_from_what_runs_here() {
+    let mut mesh = Mesh::new(&[2, 3], 0).boot();
+    for _ in 0..5 {
+        mesh.submit(0, job(ms(2_000)));
+    }
+    mesh.run_for(ms(500));
+    assert_eq!((mesh.slots_of(0, 0), mesh.slots_of(1, 0)), (2, 3));
+    let counts = mesh.with(0, |node, _, _| node.counts()).unwrap();
+    assert_eq!((counts.slots_held, counts.slots_elsewhere), (5, 3));
+}
+
+#[test]
 fn a_small_origin_is_not_starved() {
     let mut mesh = Mesh::new(&[2, 2, 2, 2, 2, 2], 3).boot();
     for _ in 0..3_000 {

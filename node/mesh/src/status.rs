@@ -180,7 +180,7 @@ pub(crate) fn status(shared: &Shared, state: &State) -> Status {
             .map(|claim| claim.coordinator.to_string()),
         lends: state.cores.dispatcher().lends(),
         running,
-        slots_held: counts.slots_held as u64,
+        slots_held: counts.slots_elsewhere as u64,
         jobs_unfinished: counts.unfinished as u64,
         layers: shared.layers.held().len() as u64,
         pulls: pulls.collect(),

@@ -71,6 +71,7 @@ fn leave_at_signal(client: &Client) -> Result<Arc<AtomicBool>> {
 fn run(launcher: Launcher, options: Options) -> Result<Ending> {
     let log = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_filter(options.log_level.filter());
     tracing_subscriber::registry().with(log).init();
     if options.mode == Mode::Check {

@@ -461,6 +461,14 @@ impl Origin {
         }
     }
 
+    /// Slots over all leases but those of this node itself.
+    pub(crate) fn slots_elsewhere(&self, me: NodeId) -> usize {
+        let own = self.peers.get(&me).into_iter();
+        let own = own.flat_map(|peer| peer.leases.values());
+        let own: u64 = own.map(|lease| u64::from(lease.slots)).sum();
+        self.slots_held.saturating_sub(own) as usize
+    }
+
     /// How many jobs have not been reported yet.
     pub(crate) fn unfinished(&self) -> usize {
         self.jobs.len()
