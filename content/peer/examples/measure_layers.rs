@@ -11,10 +11,6 @@
 mod host;
 
 use host::{Host, Post, acquaint};
-use iroh::{
-    Endpoint, EndpointAddr,
-    endpoint::{QuicTransportConfig, presets},
-};
 use std::{
     env,
     io::Write as _,
@@ -83,10 +79,6 @@ async fn main() {
     if wanted("tcp") {
         tcp(bytes).await;
     }
-    if wanted("quic") {
-        quic(bytes, 1).await;
-        quic(bytes, 8).await;
-    }
     if wanted("pull") {
         pull(bytes).await;
     }
@@ -118,72 +110,6 @@ async fn tcp(bytes: u64) {
         bytes,
         "no encryption, no check",
     );
-}
-
-async fn quic(bytes: u64, streams: u64) {
-    let bind = || async {
-        Endpoint::builder(presets::Minimal)
-            .relay_mode(iroh::RelayMode::Disabled)
-            .transport_config(QuicTransportConfig::default())
-            .alpns(vec![b"measure".to_vec()])
-            .clear_ip_transports()
-            .bind_addr("127.0.0.1:0")
-            .expect("an address")
-            .bind()
-            .await
-            .expect("an endpoint")
-    };
-    let (server, client) = (bind().await, bind().await);
-    let address = server.bound_sockets()[0];
-    let address = EndpointAddr::new(server.id()).with_ip_addr(address);
-    let serving = tokio::spawn({
-        let server = server.clone();
-        async move {
-            let incoming = server.accept().await.expect("a connection");
-            let connection = incoming.await.expect("a handshake");
-            let part = bytes::Bytes::from(vec![7; 256 << 10]);
-            let mut sending = Vec::new();
-            for _ in 0..streams {
-                let (mut stream, mut asked) = connection.accept_bi().await.expect("a stream");
-                let part = part.clone();
-                sending.push(tokio::spawn(async move {
-                    asked.read_to_end(1).await.expect("the request");
-                    for _ in 0..bytes / streams / part.len() as u64 {
-                        stream.write_chunk(part.clone()).await.expect("it takes it");
-                    }
-                    stream.finish().expect("the end");
-                }));
-            }
-            for sending in sending {
-                sending.await.expect("it sends");
-            }
-            connection.closed().await;
-        }
-    });
-    let clock = Clock::start();
-    let connection = client
-        .connect(address, b"measure")
-        .await
-        .expect("a connection");
-    let mut receiving = Vec::new();
-    for _ in 0..streams {
-        let (mut asked, mut stream) = connection.open_bi().await.expect("a stream");
-        receiving.push(tokio::spawn(async move {
-            asked.write_all(b"x").await.expect("it takes it");
-            asked.finish().expect("the end");
-            let mut buffer = vec![0; 256 << 10];
-            while stream.read(&mut buffer).await.expect("it comes").is_some() {}
-        }));
-    }
-    for receiving in receiving {
-        receiving.await.expect("it comes");
-    }
-    let what = format!("bare iroh QUIC, memory to memory, {streams} streams");
-    clock.report(&what, bytes, "encrypted, no check");
-    connection.close(0u32.into(), b"");
-    serving.await.expect("it serves");
-    client.close().await;
-    server.close().await;
 }
 
 async fn hosts(root: &std::path::Path, count: u8) -> Vec<Host> {

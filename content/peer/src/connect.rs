@@ -1,95 +1,162 @@
-//! Connections to those who are asked.
+//! Connections to those who are asked: a few for each, which take one request at a time.
 
-use crate::{Inner, error::Short, lock};
-use iroh::endpoint::{Connection, QuicTransportConfig, VarInt};
+use crate::{Inner, error::Short, lock, stream::Stream};
 use maelstrom_gossip::NodeId;
 use std::{
     collections::HashMap,
+    io,
+    net::SocketAddr,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
 };
 
 /// How long connecting may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
-/// A connection that is silent for so long is lost.
-const SILENCE: Duration = Duration::from_secs(15);
+/// When the next address of a node is tried although the ones before have not failed yet.
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 
-/// How many requests a member may have open.
-const MAX_REQUESTS: u32 = 32;
+/// How many connections there are to one node at a time.
+const CONNECTIONS_EACH: usize = 4;
 
-/// What may be on its way in one connection, in bytes. Sockets get 4 MiB of buffer on most
-/// machines, a part of which is bookkeeping. More than fits there is lost whenever the receiver is
-/// busy with what came before, and loss costs more than waiting. It is enough for 1 GB/s with
-/// round trips of 2 ms.
-const WINDOW_BYTES: u32 = 2 << 20;
+/// A connection that was not used for so long is not used again. The other side keeps it longer.
+const USED_WITHIN: Duration = Duration::from_secs(20);
+
+/// What a connection for layers begins with: whoever lacks the mesh key cannot know it.
+pub type Opening = [u8; 16];
 
 /// The connections that this node opened.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
-    open: Mutex<HashMap<NodeId, Arc<Slot>>>,
+    nodes: Mutex<HashMap<NodeId, Arc<Pool>>>,
 }
 
-/// The connection to one node; who comes while it is being opened waits.
-type Slot = tokio::sync::Mutex<Option<Connection>>;
+/// Those to one node.
+#[derive(Debug)]
+struct Pool {
+    idle: Mutex<Vec<(Stream, Instant)>>,
+    turns: Arc<Semaphore>,
+}
 
-/// How connections behave on a local network.
-pub(crate) fn transport() -> QuicTransportConfig {
-    QuicTransportConfig::builder()
-        .max_concurrent_bidi_streams(VarInt::from_u32(MAX_REQUESTS))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .datagram_receive_buffer_size(None)
-        .stream_receive_window(VarInt::from_u32(WINDOW_BYTES / 2))
-        .receive_window(VarInt::from_u32(WINDOW_BYTES))
-        .send_window(2 * u64::from(WINDOW_BYTES))
-        .max_idle_timeout(SILENCE.try_into().ok())
-        .build()
+impl Default for Pool {
+    fn default() -> Pool {
+        Pool {
+            idle: Mutex::default(),
+            turns: Arc::new(Semaphore::new(CONNECTIONS_EACH)),
+        }
+    }
+}
+
+/// A connection for one request.
+#[derive(Debug)]
+pub(crate) struct Leased {
+    pub(crate) stream: Stream,
+    pool: Arc<Pool>,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Leased {
+    /// Nothing more comes of the request: the connection can take another one. It is closed if
+    /// this is not called.
+    pub(crate) fn answered(self) {
+        lock(&self.pool.idle).push((self.stream, Instant::now()));
+    }
 }
 
 impl Connections {
-    /// Closes the connection to a node.
+    /// Closes what is open to a node and not in use.
     pub(crate) fn close(&self, node: NodeId) {
-        let slot = lock(&self.open).remove(&node);
-        if let Some(slot) = slot
-            && let Ok(mut slot) = slot.try_lock()
-            && let Some(connection) = slot.take()
-        {
-            connection.close(VarInt::from_u32(0), b"no longer a member");
-        }
+        lock(&self.nodes).remove(&node);
+    }
+
+    /// Closes what has not been used for a while.
+    pub(crate) fn clean(&self) {
+        let mut nodes = lock(&self.nodes);
+        nodes.retain(|_, pool| {
+            let mut idle = lock(&pool.idle);
+            idle.retain(|(_, used)| used.elapsed() < USED_WITHIN);
+            !idle.is_empty() || pool.turns.available_permits() < CONNECTIONS_EACH
+        });
     }
 }
 
 impl Inner {
-    /// The connection to a member, opened if need be.
-    pub(crate) async fn connection(&self, node: NodeId) -> Result<Connection, String> {
-        let slot = lock(&self.connections.open)
+    /// A connection to a member, opened if need be; waits if as many as there may be are in use.
+    pub(crate) async fn connection(&self, node: NodeId) -> Result<Leased, String> {
+        let pool = lock(&self.connections.nodes)
             .entry(node)
             .or_default()
             .clone();
-        let mut slot = slot.lock().await;
-        if let Some(connection) = slot.as_ref()
-            && connection.close_reason().is_none()
-        {
-            return Ok(connection.clone());
-        }
-        let Some(address) = self.members.address(node) else {
-            lock(&self.connections.open).remove(&node);
+        let turn = pool.turns.clone().acquire_owned().await;
+        let turn = turn.map_err(|error| error.to_string())?;
+        let stream = loop {
+            let idle = lock(&pool.idle).pop();
+            match idle {
+                Some((stream, used)) if used.elapsed() < USED_WITHIN && stream.is_quiet() => {
+                    break stream;
+                }
+                Some(_) => {}
+                None => break self.connect(node).await?,
+            }
+        };
+        Ok(Leased {
+            stream,
+            pool,
+            _turn: turn,
+        })
+    }
+
+    async fn connect(&self, node: NodeId) -> Result<Stream, String> {
+        let Some(addresses) = self.members.addresses(node) else {
             return Err(format!("{} is no member", Short(node)));
         };
-        let connecting = self
-            .endpoint
-            .connect(address, maelstrom_transfer::request::ALPN);
-        let connection = match tokio::time::timeout(CONNECT_WITHIN, connecting).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => {
-                return Err(format!("cannot connect to {}: {error:#}", Short(node)));
-            }
+        let connecting = self.dial(node, addresses);
+        match tokio::time::timeout(CONNECT_WITHIN, connecting).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(format!("cannot connect to {}: {error}", Short(node))),
             Err(_) => {
                 let seconds = CONNECT_WITHIN.as_secs();
-                return Err(format!("{} did not answer for {seconds} s", Short(node)));
+                Err(format!("{} did not answer for {seconds} s", Short(node)))
             }
-        };
-        *slot = Some(connection.clone());
-        Ok(connection)
+        }
     }
+
+    async fn dial(&self, node: NodeId, addresses: Vec<SocketAddr>) -> io::Result<Stream> {
+        let mut socket = first_to_answer(addresses).await?;
+        socket.set_nodelay(true)?;
+        socket.write_all(&self.opening).await?;
+        let stream = Stream::dialled(socket, &self.tls).await?;
+        if stream.node() != Some(node) {
+            return Err(io::Error::other("another node answered"));
+        }
+        Ok(stream)
+    }
+}
+
+/// Connects to the address that answers first.
+async fn first_to_answer(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut tries = JoinSet::new();
+    for (place, address) in addresses.into_iter().enumerate() {
+        let after = NEXT_ADDRESS_AFTER * place as u32;
+        tries.spawn(async move {
+            tokio::time::sleep(after).await;
+            let failed = |error| io::Error::other(format!("{address}: {error}"));
+            TcpStream::connect(address).await.map_err(failed)
+        });
+    }
+    let mut problem = io::Error::other("none of its addresses is known");
+    while let Some(tried) = tries.join_next().await {
+        match tried {
+            Ok(Ok(socket)) => return Ok(socket),
+            Ok(Err(error)) => problem = error,
+            Err(error) => problem = io::Error::other(error),
+        }
+    }
+    Err(problem)
 }

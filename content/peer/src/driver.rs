@@ -69,7 +69,7 @@ impl Inner {
                 // The task removes itself, and must not come before it was put there.
                 let mut fetches = lock(&self.fetches);
                 let task = self.clone().fetch_piece(ticket, from, layer, ranges);
-                fetches.insert(ticket, self.runtime.spawn(task).abort_handle());
+                fetches.insert(ticket, self.bulk.spawn(task).abort_handle());
             }
             Action::Abort { ticket } => {
                 if let Some(fetch) = lock(&self.fetches).remove(&ticket) {

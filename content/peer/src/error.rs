@@ -1,7 +1,7 @@
 use maelstrom_content::LayerId;
 use maelstrom_gossip::NodeId;
 use maelstrom_transfer::TransferError;
-use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 /// Why layers cannot be pulled and served at all.
 #[derive(Debug, thiserror::Error)]
@@ -14,27 +14,12 @@ pub enum LayersError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// No socket.
-    #[error(
-        "cannot listen at UDP {} for requests for layers: {problem}. Is another node running \
-         there? Choose another port with --listen",
-        Addresses(addresses)
-    )]
-    Listen {
-        /// Where.
-        addresses: Vec<SocketAddr>,
-        /// What went wrong.
-        problem: String,
-    },
-}
-
-impl LayersError {
-    pub(crate) fn listen(addresses: &[SocketAddr], problem: impl fmt::Display) -> LayersError {
-        LayersError::Listen {
-            addresses: addresses.to_owned(),
-            problem: problem.to_string(),
-        }
-    }
+    /// The process cannot have threads.
+    #[error("starting the threads that send and receive layers: {0}")]
+    Threads(std::io::Error),
+    /// The node's key cannot be used.
+    #[error("cannot encrypt connections for layers with this node's key: {0}")]
+    Encryption(rustls::Error),
 }
 
 /// A message that no sound node sends.
@@ -151,18 +136,6 @@ impl fmt::Display for Bad<'_> {
                 ", "
             };
             write!(f, "{before}{}", Short(*node))?;
-        }
-        Ok(())
-    }
-}
-
-struct Addresses<'a>(&'a [SocketAddr]);
-
-impl fmt::Display for Addresses<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, address) in self.0.iter().enumerate() {
-            let comma = if index == 0 { "" } else { ", " };
-            write!(f, "{comma}{address}")?;
         }
         Ok(())
     }

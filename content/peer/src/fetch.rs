@@ -241,12 +241,22 @@ impl Inner {
         mut inbox: mpsc::Receiver<Event>,
     ) -> Result<(), FetchError> {
         let layer = pull.layer;
+        let began = Instant::now();
         let encoded = self.find_manifest(pull).await?;
+        tracing::debug!(
+            "layer {layer}: its manifest came after {:?}",
+            began.elapsed()
+        );
         let plan = blocking(move || Plan::new(layer, encoded)).await;
         let plan = Arc::new(plan.map_err(FetchError::keep(layer))?);
         for attempt in 1.. {
             let (room, partial) = self.open(plan.clone()).await?;
+            tracing::debug!("layer {layer}: there was room after {:?}", began.elapsed());
             let result = self.pull_pieces(pull, &partial, &mut inbox).await;
+            tracing::debug!(
+                "layer {layer}: its contents came after {:?}",
+                began.elapsed()
+            );
             let result = match result {
                 Ok(()) => self.finish(pull, partial.clone(), room).await,
                 Err(error) => {
@@ -256,6 +266,7 @@ impl Inner {
                 }
             };
             *lock(&pull.partial) = None;
+            tracing::debug!("layer {layer}: it was kept after {:?}", began.elapsed());
             match result {
                 Err(FetchError::Keep { problem, .. })
                     if matches!(*problem, TransferError::Incomplete { .. }) && attempt < TRIES => {}

@@ -1,15 +1,17 @@
-//! Layers from neighbours: pulled over iroh from whoever has them, and served to members.
+//! Layers from neighbours: pulled over TCP from whoever has them, and served to members.
 //!
 //! [`Layers`] drives the [`Puller`](maelstrom_pull::Puller), which decides what to ask of whom,
-//! with the files of [`maelstrom_transfer`] and an iroh endpoint of the node's own identity.
-//! Relays and discovery are off: it talks to the addresses that it is told and to no other. Only
-//! members get through a handshake, and a member gets only what belongs to a layer that it can
+//! with the files of [`maelstrom_transfer`] and a few connections to each node that it asks,
+//! encrypted by TLS 1.3 under the identities of the two nodes. It talks to the addresses that it
+//! is told and to no other; connections of others are given to it by whoever listens. Only members
+//! are heard, and a member gets only what belongs to a layer that it can
 //! name and that this node offers or has pulled. What comes from others is verified, leaf by leaf
 //! of 16 KiB, before it touches the disk, and room in the cache is kept free for it first.
 //!
 //! The small messages of the puller travel elsewhere: they come out of [`Layers::start`]'s
 //! receiver and go into [`Layers::handle_message`].
 
+mod bulk;
 mod connect;
 mod directory;
 mod driver;
@@ -21,22 +23,32 @@ mod members;
 mod piece;
 mod serve;
 mod stats;
+mod stream;
+mod tls;
 
+#[cfg(test)]
+mod asking_tests;
+#[cfg(test)]
+#[path = "../tests/mesh/host.rs"]
+#[allow(dead_code)]
+mod host;
+// The hosts of tests name this crate as users do.
+#[cfg(test)]
+extern crate self as maelstrom_layers;
+
+pub use connect::Opening;
 pub use error::{FetchError, LayersError, Rubbish};
 pub use stats::{PullStats, TransferStats};
 
 use bytes::Bytes;
 use connect::Connections;
 use directory::Directory;
-use iroh::{
-    Endpoint, SecretKey,
-    endpoint::{PortmapperConfig, presets},
-};
 use library::Library;
 use maelstrom_content::{LayerId, Store};
 use maelstrom_gossip::NodeId;
 use maelstrom_pull::{Config, Puller};
-use members::{Gate, Members};
+use members::Members;
+use serve::Accepted;
 use stats::Counters;
 use std::{
     collections::HashMap,
@@ -45,7 +57,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
+use tls::Tls;
 use tokio::{
+    net::TcpStream,
     runtime::Handle,
     sync::{Notify, Semaphore, mpsc},
     task::AbortHandle,
@@ -68,8 +82,10 @@ pub struct LayersConfig {
     /// A directory on the store's file system, for what is on its way. Several processes may
     /// share it.
     pub directory: PathBuf,
-    /// UDP addresses to listen at. Port 0 is any.
-    pub listen: Vec<SocketAddr>,
+    /// What connections for layers begin with, in this mesh.
+    pub opening: Opening,
+    /// Such connections, as others open them, after their [`Opening`] was read.
+    pub incoming: mpsc::Receiver<TcpStream>,
 }
 
 /// A message for another node, to be sent on the channel for pulling.
@@ -92,9 +108,12 @@ pub(crate) struct Inner {
     me: NodeId,
     store: Store,
     runtime: Handle,
-    endpoint: Endpoint,
+    bulk: bulk::Threads,
+    tls: Tls,
+    opening: Opening,
     members: Members,
     connections: Connections,
+    accepted: Accepted,
     directory: Directory,
     library: Library,
     puller: Mutex<Puller<NodeId>>,
@@ -112,7 +131,7 @@ pub(crate) struct Inner {
 }
 
 impl Layers {
-    /// Starts listening and serving. To be called inside a tokio runtime, which has to run until
+    /// Starts serving. To be called inside a tokio runtime, which has to run until
     /// [`Layers::shutdown`].
     pub async fn start(
         config: LayersConfig,
@@ -121,43 +140,28 @@ impl Layers {
             seed,
             store,
             directory,
-            listen,
+            opening,
+            incoming,
         } = config;
         let directory = {
             let store = store.clone();
             blocking(move || Directory::open(&directory, &store)).await?
         };
-        let key = SecretKey::from_bytes(&seed);
-        let me = NodeId::from_bytes(*key.public().as_bytes());
-        let members = Members::default();
-        let mut builder = Endpoint::builder(presets::Minimal)
-            .secret_key(key)
-            .relay_mode(iroh::RelayMode::Disabled)
-            .clear_address_lookup()
-            .portmapper_config(PortmapperConfig::Disabled)
-            .transport_config(connect::transport())
-            .alpns(vec![maelstrom_transfer::request::ALPN.to_vec()])
-            .hooks(Gate::new(members.clone()))
-            .clear_ip_transports();
-        for address in &listen {
-            builder = builder
-                .bind_addr(*address)
-                .map_err(|error| LayersError::listen(&listen, error))?;
-        }
-        let endpoint = builder
-            .bind()
-            .await
-            .map_err(|error| LayersError::listen(&listen, error))?;
+        let tls = Tls::new(&seed).map_err(LayersError::Encryption)?;
+        let me = tls.me();
         let (outgoing, messages) = mpsc::channel(OUTGOING_MESSAGES);
         let seed = u64::from_le_bytes(rand::random());
         let inner = Arc::new(Inner {
             me,
             runtime: Handle::current(),
+            bulk: bulk::Threads::start().map_err(LayersError::Threads)?,
             connections: Connections::default(),
             library: Library::new(directory.offers()),
             directory,
-            endpoint,
-            members,
+            tls,
+            opening,
+            members: Members::default(),
+            accepted: Accepted::default(),
             puller: Mutex::new(Puller::new(me, Config::default(), seed)),
             due: Mutex::default(),
             wake: Notify::new(),
@@ -172,7 +176,7 @@ impl Layers {
         });
         let tasks = [
             tokio::spawn(driver::run_timer(inner.clone())).abort_handle(),
-            tokio::spawn(serve::accept(inner.clone())).abort_handle(),
+            tokio::spawn(serve::accept(inner.clone(), incoming)).abort_handle(),
             tokio::spawn(stats::run(inner.clone())).abort_handle(),
         ];
         lock(&inner.tasks).extend(tasks);
@@ -184,21 +188,6 @@ impl Layers {
         self.inner.me
     }
 
-    /// Where others reach this node: interface addresses with the real port, no wildcards.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        let mut addresses: Vec<SocketAddr> =
-            self.inner.endpoint.addr().ip_addrs().copied().collect();
-        let bound = self.inner.endpoint.bound_sockets();
-        addresses.extend(
-            bound
-                .into_iter()
-                .filter(|address| !address.ip().is_unspecified()),
-        );
-        addresses.sort_unstable();
-        addresses.dedup();
-        addresses
-    }
-
     /// A node is a member from now on, reachable at these addresses: it may connect and ask.
     pub fn member_up(&self, node: NodeId, addresses: &[SocketAddr], same_machine: bool) {
         self.inner.members.insert(node, addresses, same_machine);
@@ -208,6 +197,7 @@ impl Layers {
     pub fn member_down(&self, node: NodeId) {
         self.inner.members.remove(node);
         self.inner.connections.close(node);
+        self.inner.accepted.close(node);
         self.inner
             .with_puller(|puller, now| puller.peer_lost(now, node));
     }
@@ -251,7 +241,7 @@ impl Layers {
         for (_, pull) in pulls {
             pull.stop().await;
         }
-        self.inner.endpoint.close().await;
+        self.inner.accepted.close_all();
         self.inner.directory.release();
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::{
     Inner,
-    piece::{PieceError, fill},
+    piece::{PieceError, SILENCE},
+    stream::MAX_PART_BYTES,
 };
 use bytes::Bytes;
 use maelstrom_content::{LayerId, MAX_MANIFEST_BYTES};
@@ -10,8 +11,8 @@ use maelstrom_gossip::NodeId;
 use maelstrom_transfer::{Decoder, Sink, TreeNode, request};
 use std::{io, sync::Arc, time::Duration};
 
-/// How much is read at a time, in bytes.
-const PART_BYTES: usize = 64 << 10;
+/// What could not be decoded yet is shorter than this, in bytes.
+const UNDECODED_BYTES: usize = 64 << 10;
 
 /// How long a node may take until it sends something: it may have to read the whole layer first.
 const PREPARES_WITHIN: Duration = Duration::from_secs(120);
@@ -38,32 +39,27 @@ impl Inner {
         layer: LayerId,
     ) -> Result<Bytes, PieceError> {
         let _turn = self.manifests.acquire().await.map_err(PieceError::lost)?;
-        let connection = self.connection(from).await.map_err(PieceError::lost)?;
-        let (mut send, mut receive) = connection.open_bi().await.map_err(PieceError::lost)?;
-        let asked = request::manifest(layer);
-        send.write_all(&asked).await.map_err(PieceError::lost)?;
-        send.finish().map_err(PieceError::lost)?;
+        let mut connection = self.connection(from).await.map_err(PieceError::lost)?;
+        let stream = &mut connection.stream;
+        stream.ask(&request::manifest(layer)).await?;
         let mut decoder = Decoder::manifest(layer, MAX_MANIFEST_BYTES as u64);
         let mut whole = Whole(Vec::new());
-        let mut buffer = vec![0; PART_BYTES];
-        let mut filled = 0;
-        loop {
-            let before = filled;
-            let ended;
-            (filled, ended) = fill(&mut receive, &mut buffer, filled, PREPARES_WITHIN).await?;
-            self.counters.received(filled - before);
+        let mut buffer = vec![0; UNDECODED_BYTES + MAX_PART_BYTES];
+        let mut undecoded = 0;
+        let mut complete = false;
+        let mut wait = PREPARES_WITHIN;
+        while let Some(filled) = stream.take_part(&mut buffer, undecoded, wait).await? {
+            wait = SILENCE;
+            self.counters.received(filled - undecoded);
             let decoded = decoder.run(&buffer[..filled], &mut whole)?;
-            if decoded.complete {
-                return Ok(whole.0.into());
-            }
-            if ended && filled == 0 {
-                return Err(PieceError::NotHere);
-            }
-            if ended {
-                return Err(PieceError::lost("it ended early"));
-            }
+            complete = decoded.complete;
             buffer.copy_within(decoded.used_bytes..filled, 0);
-            filled -= decoded.used_bytes;
+            undecoded = filled - decoded.used_bytes;
         }
+        if !complete {
+            return Err(PieceError::lost("it ended early"));
+        }
+        connection.answered();
+        Ok(whole.0.into())
     }
 }

@@ -1,27 +1,20 @@
-//! Who may connect.
+//! Who may ask, and where to ask them.
 
-use iroh::{
-    EndpointAddr, EndpointId,
-    endpoint::{AfterHandshakeOutcome, Connection, EndpointHooks, VarInt},
-};
 use maelstrom_gossip::NodeId;
 use maelstrom_pull::Nearness;
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{PoisonError, RwLock},
 };
 
 /// The most addresses that are tried for one member.
 const MAX_ADDRESSES: usize = 8;
 
-/// Closes connections of those who are no members.
-const NO_MEMBER: VarInt = VarInt::from_u32(1);
-
-/// The members and where they are. Clones are the same.
-#[derive(Clone, Debug, Default)]
+/// The members and where they are.
+#[derive(Debug, Default)]
 pub(crate) struct Members {
-    known: Arc<RwLock<HashMap<NodeId, Member>>>,
+    known: RwLock<HashMap<NodeId, Member>>,
 }
 
 #[derive(Clone, Debug)]
@@ -59,43 +52,12 @@ impl Members {
     }
 
     /// Where to connect to a member.
-    pub(crate) fn address(&self, node: NodeId) -> Option<EndpointAddr> {
-        let id = EndpointId::from_bytes(node.as_bytes()).ok()?;
-        self.with(node, |member| {
-            let addresses = member.addresses.iter();
-            addresses.fold(EndpointAddr::new(id), |all, one| all.with_ip_addr(*one))
-        })
+    pub(crate) fn addresses(&self, node: NodeId) -> Option<Vec<SocketAddr>> {
+        self.with(node, |member| member.addresses.clone())
     }
 
     fn with<T>(&self, node: NodeId, get: impl FnOnce(&Member) -> T) -> Option<T> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.get(&node).map(get)
     }
-}
-
-/// Refuses connections of those who are no members, before any request is read.
-#[derive(Debug)]
-pub(crate) struct Gate {
-    members: Members,
-}
-
-impl Gate {
-    pub(crate) fn new(members: Members) -> Gate {
-        Gate { members }
-    }
-}
-
-impl EndpointHooks for Gate {
-    async fn after_handshake<'a>(&'a self, connection: &'a Connection) -> AfterHandshakeOutcome {
-        if self.members.contains(node_of(connection)) {
-            AfterHandshakeOutcome::accept()
-        } else {
-            AfterHandshakeOutcome::accept().reject(NO_MEMBER, b"not a member of this mesh")
-        }
-    }
-}
-
-/// Whom a connection is with.
-pub(crate) fn node_of(connection: &Connection) -> NodeId {
-    NodeId::from_bytes(*connection.remote_id().as_bytes())
 }

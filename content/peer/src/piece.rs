@@ -1,7 +1,6 @@
 //! Fetching a piece: ask for it, verify it, write it.
 
-use crate::{Inner, blocking, error::Short, fetch::Event, lock};
-use iroh::endpoint::{ReadError, RecvStream, VarInt};
+use crate::{Inner, error::Short, fetch::Event, lock, stream::MAX_PART_BYTES};
 use maelstrom_content::LayerId;
 use maelstrom_gossip::NodeId;
 use maelstrom_pull::{BlobRange, BundleId, FetchError};
@@ -12,29 +11,27 @@ use std::{
     time::Duration,
 };
 
-/// How much of an answer is gathered before it is verified and written, in bytes.
-const PART_BYTES: usize = 512 << 10;
+/// What could not be decoded yet is shorter than this, in bytes: a leaf and some hashes.
+const UNDECODED_BYTES: usize = 64 << 10;
 
-/// Free buffers that are kept for the next fetch.
+/// Free buffers that are kept for the next piece.
 const MAX_BUFFERS: usize = 16;
 
 /// A provider that sends nothing for so long has failed.
-const SILENCE: Duration = Duration::from_secs(15);
+pub(crate) const SILENCE: Duration = Duration::from_secs(15);
 
-/// How a provider says that it does not have, or does not give, what was asked for.
-pub(crate) const NOT_HERE: VarInt = VarInt::from_u32(4);
-
-/// Buffers for what comes.
+/// Buffers for what comes and goes.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
     free: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Buffers {
+    /// A buffer for a part of an answer and some more, with whatever is in it.
     pub(crate) fn take(&self) -> Vec<u8> {
         lock(&self.free)
             .pop()
-            .unwrap_or_else(|| vec![0; PART_BYTES])
+            .unwrap_or_else(|| vec![0; UNDECODED_BYTES + MAX_PART_BYTES])
     }
 
     pub(crate) fn give_back(&self, buffer: Vec<u8>) {
@@ -60,30 +57,6 @@ impl PieceError {
     pub(crate) fn lost(error: impl std::fmt::Display) -> PieceError {
         PieceError::Lost(error.to_string())
     }
-}
-
-/// Fills the buffer behind its first `filled` bytes. Returns how much it holds then, and whether
-/// the stream has ended.
-pub(crate) async fn fill(
-    stream: &mut RecvStream,
-    buffer: &mut [u8],
-    mut filled: usize,
-    wait: Duration,
-) -> Result<(usize, bool), PieceError> {
-    while filled < buffer.len() {
-        let read = tokio::time::timeout(wait, stream.read(&mut buffer[filled..])).await;
-        match read {
-            Ok(Ok(Some(read))) => filled += read,
-            Ok(Ok(None)) => return Ok((filled, true)),
-            Ok(Err(ReadError::Reset(NOT_HERE))) => return Err(PieceError::NotHere),
-            Ok(Err(error)) => return Err(PieceError::lost(error)),
-            Err(_) => {
-                let seconds = wait.as_secs();
-                return Err(PieceError::lost(format!("it sent nothing for {seconds} s")));
-            }
-        }
-    }
-    Ok((filled, false))
 }
 
 impl Inner {
@@ -148,35 +121,25 @@ impl Inner {
         }
         let asked = request::ranges(partial.plan(), &ranges);
         let mut decoder = Decoder::new(partial.plan(), &ranges);
-        let connection = self.connection(from).await.map_err(PieceError::lost)?;
-        let (mut send, mut receive) = connection.open_bi().await.map_err(PieceError::lost)?;
-        send.write_all(&asked).await.map_err(PieceError::lost)?;
-        send.finish().map_err(PieceError::lost)?;
+        let mut connection = self.connection(from).await.map_err(PieceError::lost)?;
+        let stream = &mut connection.stream;
+        stream.ask(&asked).await?;
         let mut buffer = self.buffers.take();
-        let mut filled = 0;
-        loop {
-            let before = filled;
-            let ended;
-            (filled, ended) = fill(&mut receive, &mut buffer, filled, SILENCE).await?;
-            self.counters.received(filled - before);
-            let partial = partial.clone();
-            let decoded;
-            (decoder, buffer, decoded) = blocking(move || {
-                let decoded = write(&mut decoder, &buffer[..filled], &partial);
-                (decoder, buffer, decoded)
-            })
-            .await;
-            let decoded = decoded?;
-            if decoded.complete {
-                self.buffers.give_back(buffer);
-                return Ok(());
-            }
-            if ended {
-                return Err(PieceError::lost("it ended early"));
-            }
+        let mut undecoded = 0;
+        let mut complete = false;
+        while let Some(filled) = stream.take_part(&mut buffer, undecoded, SILENCE).await? {
+            self.counters.received(filled - undecoded);
+            let decoded = write(&mut decoder, &buffer[..filled], partial)?;
+            complete = decoded.complete;
             buffer.copy_within(decoded.used_bytes..filled, 0);
-            filled -= decoded.used_bytes;
+            undecoded = filled - decoded.used_bytes;
         }
+        if !complete {
+            return Err(PieceError::lost("it ended early"));
+        }
+        self.buffers.give_back(buffer);
+        connection.answered();
+        Ok(())
     }
 }
 

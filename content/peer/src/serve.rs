@@ -4,10 +4,9 @@ use crate::{
     Inner, blocking,
     error::Short,
     lock,
-    members::node_of,
-    piece::{NOT_HERE, PieceError},
+    piece::PieceError,
+    stream::{LENGTH_BYTES, MAX_PART_BYTES, Stream},
 };
-use iroh::endpoint::{Connection, Incoming, RecvStream, SendStream, VarInt};
 use maelstrom_content::LayerId;
 use maelstrom_gossip::NodeId;
 use maelstrom_pull::BundleId;
@@ -15,120 +14,171 @@ use maelstrom_transfer::{
     Encoder, manifest_response,
     request::{Asked, MAX_REQUEST_BYTES},
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::{
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::AbortHandle,
+};
 
 /// How many handshakes are under way at a time.
 const MAX_HANDSHAKES: usize = 64;
 
-/// How long a handshake, or a request, may take to come.
-const COMES_WITHIN: Duration = Duration::from_secs(10);
+/// How many connections of others there are.
+const MAX_CONNECTIONS: usize = 512;
 
-/// How much is read and encoded at a time, in bytes.
-const PART_BYTES: usize = 256 << 10;
+/// How many of them are of one member.
+pub(crate) const MAX_CONNECTIONS_EACH: usize = 8;
 
-/// Closes the older of two connections of one member.
-const REPLACED: VarInt = VarInt::from_u32(2);
+/// How long a handshake may take.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 
-/// The connections that others opened: one for each member.
-type Accepted = Arc<std::sync::Mutex<HashMap<NodeId, Connection>>>;
+/// How long a connection may be there without a request.
+const ASKS_WITHIN: Duration = Duration::from_secs(60);
 
-/// Accepts connections until the endpoint is closed.
-pub(crate) async fn accept(inner: Arc<Inner>) {
+/// The connections that others opened.
+#[derive(Debug, Default)]
+pub(crate) struct Accepted {
+    of: Mutex<HashMap<NodeId, Vec<AbortHandle>>>,
+}
+
+impl Accepted {
+    /// Closes those of a node.
+    pub(crate) fn close(&self, node: NodeId) {
+        for task in lock(&self.of).remove(&node).into_iter().flatten() {
+            task.abort();
+        }
+    }
+
+    pub(crate) fn close_all(&self) {
+        for task in lock(&self.of).drain().flat_map(|(_, tasks)| tasks) {
+            task.abort();
+        }
+    }
+
+    /// Takes note of another connection, unless there are too many.
+    fn add(&self, node: NodeId, task: AbortHandle) -> bool {
+        let mut of = lock(&self.of);
+        of.retain(|_, tasks| {
+            tasks.retain(|task| !task.is_finished());
+            !tasks.is_empty()
+        });
+        let all: usize = of.values().map(Vec::len).sum();
+        let tasks = of.entry(node).or_default();
+        let fits = all < MAX_CONNECTIONS && tasks.len() < MAX_CONNECTIONS_EACH;
+        if fits {
+            tasks.push(task);
+        }
+        fits
+    }
+}
+
+/// Serves all connections that come.
+pub(crate) async fn accept(inner: Arc<Inner>, mut incoming: mpsc::Receiver<TcpStream>) {
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
-    let accepted = Accepted::default();
-    while let Some(incoming) = inner.endpoint.accept().await {
-        match handshakes.clone().try_acquire_owned() {
-            Ok(turn) => {
-                tokio::spawn(serve(inner.clone(), incoming, turn, accepted.clone()));
-            }
-            Err(_) => incoming.ignore(),
+    while let Some(socket) = incoming.recv().await {
+        // Those beyond the bound are closed.
+        if let Ok(turn) = handshakes.clone().try_acquire_owned() {
+            let welcomed = welcome(inner.clone(), socket, turn);
+            inner.bulk.spawn(welcomed);
         }
     }
 }
 
-async fn serve(
-    inner: Arc<Inner>,
-    incoming: Incoming,
-    turn: OwnedSemaphorePermit,
-    accepted: Accepted,
-) {
-    let handshake = async { incoming.accept().ok()?.await.ok() };
-    let Ok(Some(connection)) = tokio::time::timeout(COMES_WITHIN, handshake).await else {
-        return;
+async fn welcome(inner: Arc<Inner>, socket: TcpStream, turn: OwnedSemaphorePermit) {
+    // From here on it is driven by the threads that serve it.
+    let moved = socket.into_std().and_then(TcpStream::from_std);
+    let Ok(socket) = moved else { return };
+    let handshake = Stream::accepted(socket, &inner.tls);
+    let stream = match tokio::time::timeout(HANDSHAKE_WITHIN, handshake).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!("a handshake for layers: {error}");
+            return;
+        }
+        Err(_) => return,
     };
     drop(turn);
-    let node = node_of(&connection);
-    // The gate has seen to this; a member may have left since.
-    if !inner.members.contains(node) {
-        return;
-    }
-    if let Some(older) = lock(&accepted).insert(node, connection.clone()) {
-        older.close(REPLACED, b"replaced by another connection");
-    }
-    while let Ok((send, receive)) = connection.accept_bi().await {
-        if !inner.members.contains(node) {
-            connection.close(REPLACED, b"no longer a member");
-            break;
-        }
-        tokio::spawn(answer(inner.clone(), node, send, receive));
-    }
-    let mut accepted = lock(&accepted);
-    if accepted
-        .get(&node)
-        .is_some_and(|latest| latest.stable_id() == connection.stable_id())
-    {
-        accepted.remove(&node);
-    }
-}
-
-async fn answer(inner: Arc<Inner>, node: NodeId, mut send: SendStream, mut receive: RecvStream) {
-    let request = receive.read_to_end(MAX_REQUEST_BYTES);
-    let Ok(Ok(request)) = tokio::time::timeout(COMES_WITHIN, request).await else {
-        let _ = send.reset(NOT_HERE);
+    let Some(node) = stream.node().filter(|node| inner.members.contains(*node)) else {
         return;
     };
-    let result = match Asked::decode(&request) {
-        Some(asked) if asked.is_whole_blob() => {
-            inner
-                .send_manifest(LayerId::from_bytes(*asked.hash()), &mut send)
-                .await
+    let (begin, begins) = tokio::sync::oneshot::channel();
+    let task = tokio::spawn({
+        let inner = inner.clone();
+        async move {
+            if begins.await.is_ok() {
+                inner.serve(node, stream).await;
+            }
         }
-        Some(asked) => inner.send_piece(node, &asked, &mut send).await,
-        None => Err(PieceError::NotHere),
-    };
-    match result {
-        Ok(()) => {
-            let _ = send.finish();
-        }
-        Err(error) => {
-            tracing::debug!("not served to {}: {error}", Short(node));
-            let _ = send.reset(NOT_HERE);
-        }
+    });
+    if inner.accepted.add(node, task.abort_handle()) {
+        let _ = begin.send(());
     }
 }
 
 impl Inner {
+    async fn serve(self: &Arc<Self>, node: NodeId, mut stream: Stream) {
+        loop {
+            let asked = stream.asked(MAX_REQUEST_BYTES);
+            let request = match tokio::time::timeout(ASKS_WITHIN, asked).await {
+                Ok(Ok(Some(request))) => request,
+                Ok(Err(error)) => {
+                    tracing::debug!("a request of {}: {error}", Short(node));
+                    return;
+                }
+                Ok(Ok(None)) | Err(_) => return,
+            };
+            if !self.members.contains(node) {
+                return;
+            }
+            let result = match Asked::decode(&request) {
+                Some(Asked::Manifest(layer)) => self.send_manifest(layer, &mut stream).await,
+                Some(asked) => self.send_piece(node, &asked, &mut stream).await,
+                None => Err(PieceError::NotHere),
+            };
+            let ended = match result {
+                Ok(()) => stream.end_answer().await,
+                Err(PieceError::NotHere) => stream.refuse().await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = ended {
+                tracing::debug!("not served to {}: {error}", Short(node));
+                return;
+            }
+        }
+    }
+
     async fn send_manifest(
         self: &Arc<Self>,
         layer: LayerId,
-        send: &mut SendStream,
+        stream: &mut Stream,
     ) -> Result<(), PieceError> {
         let shelf = self.prepare(layer).await.ok_or(PieceError::NotHere)?;
         let _turn = self.manifests.acquire().await.map_err(PieceError::lost)?;
         let response = blocking(move || manifest_response(shelf.plan().encoded())).await;
-        self.send(send, response).await
+        let mut part = Vec::with_capacity(LENGTH_BYTES + response.len().min(MAX_PART_BYTES));
+        for bytes in response.chunks(MAX_PART_BYTES) {
+            part.clear();
+            part.resize(LENGTH_BYTES, 0);
+            part.extend_from_slice(bytes);
+            self.give(stream, &mut part).await?;
+        }
+        Ok(())
     }
 
     async fn send_piece(
         self: &Arc<Self>,
         node: NodeId,
         asked: &Asked,
-        send: &mut SendStream,
+        stream: &mut Stream,
     ) -> Result<(), PieceError> {
-        let shelf = self
-            .library
-            .shelf_of(asked.hash())
+        let shelf = asked
+            .sequence()
+            .and_then(|sequence| self.library.shelf_of(sequence))
             .ok_or(PieceError::NotHere)?;
         let layer = shelf.plan().id();
         let bundle = BundleId(*layer.as_bytes());
@@ -137,7 +187,7 @@ impl Inner {
         if !lock(&self.puller).may_serve(node, bundle, piece) {
             return Err(PieceError::NotHere);
         }
-        let result = self.send_ranges(Encoder::new(shelf, ranges), send).await;
+        let result = self.send_ranges(Encoder::new(shelf, ranges), stream).await;
         self.with_puller(|puller, now| puller.upload_ended(now, node, bundle, piece));
         if matches!(result, Err(PieceError::NotHere)) {
             self.lose(layer);
@@ -148,34 +198,28 @@ impl Inner {
     async fn send_ranges(
         self: &Arc<Self>,
         mut encoder: Encoder,
-        send: &mut SendStream,
+        stream: &mut Stream,
     ) -> Result<(), PieceError> {
+        let mut part = self.buffers.take();
         loop {
-            let (part, more);
-            (encoder, part, more) = blocking(move || {
-                let mut part = Vec::with_capacity(PART_BYTES + (16 << 10));
-                let more = encoder.fill(&mut part, PART_BYTES);
-                (encoder, part, more)
-            })
-            .await;
-            let more = more.map_err(|error| {
+            let end = LENGTH_BYTES + MAX_PART_BYTES;
+            let filled = encoder.fill(&mut part[LENGTH_BYTES..end]);
+            let filled = filled.map_err(|error| {
                 tracing::warn!("cannot read what is asked for: {error}");
                 PieceError::NotHere
             })?;
-            self.send(send, part).await?;
-            if !more {
+            if filled == 0 {
+                self.buffers.give_back(part);
                 return Ok(());
             }
+            self.give(stream, &mut part[..LENGTH_BYTES + filled])
+                .await?;
         }
     }
 
-    async fn send(&self, stream: &mut SendStream, bytes: Vec<u8>) -> Result<(), PieceError> {
-        let length = bytes.len();
-        stream
-            .write_chunk(bytes.into())
-            .await
-            .map_err(PieceError::lost)?;
-        self.counters.sent(length);
+    async fn give(&self, stream: &mut Stream, part: &mut [u8]) -> Result<(), PieceError> {
+        stream.give(part).await?;
+        self.counters.sent(part.len());
         Ok(())
     }
 }

@@ -103,6 +103,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     for tick in 1_u64.. {
         ticks.tick().await;
         inner.counters.sample();
+        inner.connections.clean();
         if tick.is_multiple_of(CLEAN_EVERY) {
             let inner = inner.clone();
             crate::blocking(move || {

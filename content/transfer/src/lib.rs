@@ -4,10 +4,9 @@
 //! A layer travels as its encoded manifest and the contents of its files, each a blob named by
 //! its BLAKE3 hash; a [`LayerId`](maelstrom_content::LayerId) *is* the hash of the manifest's
 //! blob. A hash sequence that begins with the manifest and goes on with the contents sorted by
-//! hash ties them together; anyone who has the manifest can compute it ([`Plan`]). What nodes ask
-//! each other for, and how it is answered, is the GET request of iroh-blobs ([`request`]): ranges
-//! of the blobs of a sequence, each answered by its length and its bytes, interleaved with the
-//! hashes that prove them ([`Encoder`], [`Decoder`]).
+//! hash ties them together; anyone who has the manifest can compute it ([`Plan`]). Nodes ask each
+//! other for ranges of the blobs of a sequence ([`request`]), and each is answered by its length
+//! and its bytes, interleaved with the hashes that prove them ([`Encoder`], [`Decoder`]).
 //!
 //! A [`Shelf`] is a layer that can be read by ranges: one of the content store, together with the
 //! hash trees of its contents, or one that is still coming ([`Partial`]). What has come is
@@ -36,8 +35,8 @@ pub use plan::{Content, Plan};
 pub use shelf::Shelf;
 pub use tree::manifest_response;
 
-/// Hash trees have leaves of 16 KiB, as those of iroh-blobs.
-pub(crate) const BLOCK: bao_tree::BlockSize = iroh_blobs::store::IROH_BLOCK_SIZE;
+/// Hash trees have leaves of 16 KiB, as those of iroh-blobs: 2⁴ chunks of BLAKE3.
+pub(crate) const BLOCK: bao_tree::BlockSize = bao_tree::BlockSize::from_chunk_log(4);
 
 /// The length of a leaf of a hash tree, in bytes.
 pub(crate) const GROUP_BYTES: u64 = maelstrom_pull::GROUP_BYTES;

@@ -1,46 +1,69 @@
-//! Requests for a manifest and for ranges of a layer's contents: GET requests of iroh-blobs.
+//! Requests for a manifest and for ranges of a layer's contents.
 //!
-//! A manifest is asked for as a blob by itself, contents as children of the layer's hash
-//! sequence, so whoever asks for contents has to know the manifest.
+//! A manifest is asked for by the layer's id; contents by the hash of the layer's hash sequence
+//! and their place in it, so whoever asks for contents has to know the manifest. The answer has
+//! the form of one to a GET request of iroh-blobs: of each blob its length and its bytes,
+//! interleaved with the hashes that prove them.
 
 use crate::{GROUP_BYTES, Plan};
 use bao_tree::{ChunkNum, ChunkRanges};
-use iroh_blobs::{
-    Hash,
-    protocol::{ChunkRangesSeq, GetRequest, Request},
-};
 use maelstrom_content::LayerId;
 use maelstrom_pull::BlobRange;
+use serde::{Deserialize, Serialize};
 
-/// The name of the protocol in a handshake.
-pub const ALPN: &[u8] = iroh_blobs::ALPN;
-
-/// The longest request that is read, in bytes.
-pub const MAX_REQUEST_BYTES: usize = 1 << 20;
-
-/// Contents stand in the hash sequence behind the manifest, which stands behind the sequence.
-const FIRST_CONTENT: u64 = 2;
+/// The longest request that is read, in bytes. A piece of a layer of nothing but files of one
+/// byte takes half of it.
+pub const MAX_REQUEST_BYTES: usize = 2 << 20;
 
 const CHUNK_BYTES: u64 = 1024;
 
+/// What a peer asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Asked {
+    /// The manifest of a layer.
+    Manifest(LayerId),
+    /// Ranges of the contents of a layer.
+    Ranges {
+        /// The hash of the layer's hash sequence.
+        sequence: [u8; 32],
+        /// Of different blobs, in order.
+        ranges: Vec<AskedRange>,
+    },
+}
+
+/// A range of one blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedRange {
+    /// How many blobs lie between it and the one before.
+    skipped: u32,
+    /// Its first byte.
+    start: u64,
+    /// How many bytes it has.
+    bytes: u64,
+}
+
 /// The request for a manifest.
 pub fn manifest(id: LayerId) -> Vec<u8> {
-    encode(GetRequest::blob(Hash::from_bytes(*id.as_bytes())))
+    encode(&Asked::Manifest(id))
 }
 
 /// The request for ranges of contents, in order. Ranges of no bytes are left out.
 pub fn ranges(plan: &Plan, ranges: &[BlobRange]) -> Vec<u8> {
-    let mut specs: Vec<ChunkRanges> = Vec::new();
-    for range in ranges.iter().filter(|range| !range.bytes.is_empty()) {
-        let index = range.blob + FIRST_CONTENT as usize;
-        specs.resize(index + 1, ChunkRanges::empty());
-        specs[index] = chunks(range, plan.contents()[range.blob].bytes);
-    }
-    let sequence = Hash::from_bytes(*plan.sequence());
-    encode(GetRequest::new(
-        sequence,
-        ChunkRangesSeq::from_ranges(specs),
-    ))
+    let mut next = 0;
+    let ranges = ranges.iter().filter(|range| !range.bytes.is_empty());
+    let ranges = ranges.map(|range| {
+        let skipped = (range.blob - next) as u32;
+        next = range.blob + 1;
+        AskedRange {
+            skipped,
+            start: range.bytes.start,
+            bytes: range.bytes.end - range.bytes.start,
+        }
+    });
+    encode(&Asked::Ranges {
+        sequence: *plan.sequence(),
+        ranges: ranges.collect(),
+    })
 }
 
 /// The chunks of a range. One that reaches to the end of its blob is open, as it must be.
@@ -53,62 +76,46 @@ pub(crate) fn chunks(range: &BlobRange, blob_bytes: u64) -> ChunkRanges {
     }
 }
 
-fn encode(request: GetRequest) -> Vec<u8> {
+fn encode(request: &Asked) -> Vec<u8> {
     // Writing plain values to memory has nothing that could fail.
-    postcard::to_stdvec(&Request::Get(request)).unwrap_or_default()
+    postcard::to_stdvec(request).unwrap_or_default()
 }
 
-/// What a peer asks for.
-#[derive(Clone, Debug)]
-pub struct Asked(GetRequest);
-
 impl Asked {
-    /// Reads a request. Anything but a GET request is none.
+    /// Reads a request. Nothing may follow it.
     pub fn decode(bytes: &[u8]) -> Option<Asked> {
-        match postcard::from_bytes(bytes) {
-            Ok(Request::Get(request)) => Some(Asked(request)),
+        match postcard::take_from_bytes(bytes) {
+            Ok((asked, [])) => Some(asked),
             _ => None,
         }
     }
 
-    /// The hash that is asked for: of a manifest or of a hash sequence.
-    pub fn hash(&self) -> &[u8; 32] {
-        self.0.hash.as_bytes()
-    }
-
-    /// Whether it asks for the whole blob of this hash and nothing else.
-    pub fn is_whole_blob(&self) -> bool {
-        let mut asked = self.0.ranges.iter_non_empty_infinite();
-        self.0.ranges.is_blob()
-            && matches!(asked.next(), Some((0, ranges)) if ranges == &ChunkRanges::all())
+    /// The hash of the hash sequence of whose contents it asks for ranges.
+    pub fn sequence(&self) -> Option<&[u8; 32]> {
+        match self {
+            Asked::Manifest(_) => None,
+            Asked::Ranges { sequence, .. } => Some(sequence),
+        }
     }
 
     /// The ranges of the contents of a layer that it asks for; nothing if it asks for something
-    /// that is not there, or for several ranges of one blob.
+    /// that is not there.
     pub fn ranges(&self, plan: &Plan) -> Option<Vec<BlobRange>> {
-        if self.hash() != plan.sequence() {
+        let Asked::Ranges { sequence, ranges } = self else {
+            return None;
+        };
+        if sequence != plan.sequence() {
             return None;
         }
-        let mut ranges = Vec::new();
-        for (offset, chunks) in self.0.ranges.iter_non_empty_infinite() {
-            let blob = usize::try_from(offset.checked_sub(FIRST_CONTENT)?).ok()?;
-            let bytes = plan.contents().get(blob)?.bytes;
-            let (start, end) = match chunks.boundaries() {
-                [start] => (start.0.checked_mul(CHUNK_BYTES)?, bytes),
-                [start, end] => (
-                    start.0.checked_mul(CHUNK_BYTES)?,
-                    end.0.checked_mul(CHUNK_BYTES)?.min(bytes),
-                ),
-                _ => return None,
-            };
-            if start >= end || !start.is_multiple_of(GROUP_BYTES) {
-                return None;
-            }
-            ranges.push(BlobRange {
-                blob,
-                bytes: start..end,
-            });
-        }
-        Some(ranges)
+        let mut next = 0_usize;
+        let ranges = ranges.iter().map(|range| {
+            let blob = next.checked_add(range.skipped as usize)?;
+            next = blob.checked_add(1)?;
+            let bytes = range.start..range.start.checked_add(range.bytes)?;
+            let inside = bytes.end <= plan.contents().get(blob)?.bytes;
+            let aligned = bytes.start.is_multiple_of(GROUP_BYTES);
+            (inside && aligned && !bytes.is_empty()).then_some(BlobRange { blob, bytes })
+        });
+        ranges.collect()
     }
 }

@@ -2,13 +2,13 @@
 
 use crate::{
     Partial, Plan, TransferError,
-    tree::{self, PAIR_BYTES},
+    tree::{self, PAIR_BYTES, Pairs},
 };
 use bao_tree::TreeNode;
 use maelstrom_content::Store;
 use std::{
     fs::{self, File},
-    io,
+    io::{self, IoSliceMut},
     os::unix::fs::FileExt,
     path::Path,
     sync::{
@@ -45,6 +45,26 @@ pub(crate) struct Reader {
 impl Reader {
     pub(crate) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_exact_at(buffer, self.base + offset)
+    }
+
+    pub(crate) fn read_exact_vectored_at(
+        &self,
+        mut buffers: &mut [IoSliceMut<'_>],
+        offset: u64,
+    ) -> io::Result<()> {
+        let mut at = self.base + offset;
+        while !buffers.is_empty() {
+            match rustix::io::preadv(&self.file, buffers, at) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => {
+                    at += read as u64;
+                    IoSliceMut::advance_slices(&mut buffers, read);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -106,13 +126,10 @@ impl Shelf {
         }
     }
 
-    pub(crate) fn read_pair(
-        &self,
-        blob: usize,
-        node: TreeNode,
-        pair: &mut [u8; PAIR_BYTES],
-    ) -> io::Result<()> {
-        read_pair(&self.trees, &self.plan, blob, node, pair)
+    /// The hash tree of a blob, for reading what is near each other.
+    pub(crate) fn pairs(&self, blob: usize) -> Pairs {
+        let place = self.plan.contents()[blob].tree_at;
+        Pairs::new(self.trees.clone(), self.plan.tree(blob), place)
     }
 }
 

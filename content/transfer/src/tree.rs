@@ -1,13 +1,13 @@
 //! Hash trees: the pairs of hashes above leaves of 16 KiB, in pre-order, as bao-tree keeps them.
 
 use crate::{BLOCK, GROUP_BYTES};
-use bao_tree::{BaoTree, io::outboard::PreOrderMemOutboard};
+use bao_tree::{BaoTree, TreeNode, io::outboard::PreOrderMemOutboard};
 use blake3::{
     Hash, Hasher,
     hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root},
 };
 use rayon::prelude::*;
-use std::{fs::File, io, os::unix::fs::FileExt};
+use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 /// A pair of hashes takes so many bytes.
 pub(crate) const PAIR_BYTES: usize = 64;
@@ -94,6 +94,51 @@ fn subtree(leaves: &[ChainingValue], tree: &mut Vec<u8>) -> ChainingValue {
             let (left, right) = split(leaves, tree);
             merge_subtrees_non_root(&left, &right, Mode::Hash)
         }
+    }
+}
+
+/// How many pairs are read at a time: those of a subtree of a piece stand together.
+const NEAR_PAIRS: u64 = 64;
+
+/// The hash tree of a blob in a file, of which what was read last is at hand. Above a piece's own
+/// subtree stand few pairs, each elsewhere.
+#[derive(Debug)]
+pub(crate) struct Pairs {
+    trees: Arc<File>,
+    tree: BaoTree,
+    /// Where it begins.
+    place: u64,
+    /// Pairs from this one on.
+    near: (u64, Vec<u8>),
+}
+
+impl Pairs {
+    pub(crate) fn new(trees: Arc<File>, tree: BaoTree, place: u64) -> Pairs {
+        Pairs {
+            trees,
+            tree,
+            place,
+            near: (0, Vec::new()),
+        }
+    }
+
+    /// Reads the pair of a node.
+    pub(crate) fn read(&mut self, node: TreeNode, pair: &mut [u8]) -> io::Result<()> {
+        let Some(index) = self.tree.pre_order_offset(node) else {
+            return Err(io::Error::other("a node that no tree has"));
+        };
+        let (first, bytes) = &mut self.near;
+        let end = *first + (bytes.len() / PAIR_BYTES) as u64;
+        if !(*first..end).contains(&index) {
+            let left = self.tree.outboard_size() / PAIR_BYTES as u64 - index;
+            *first = index;
+            bytes.resize(left.min(NEAR_PAIRS) as usize * PAIR_BYTES, 0);
+            let at = self.place + index * PAIR_BYTES as u64;
+            self.trees.read_exact_at(bytes, at)?;
+        }
+        let from = (index - *first) as usize * PAIR_BYTES;
+        pair.copy_from_slice(&bytes[from..from + PAIR_BYTES]);
+        Ok(())
     }
 }
 

@@ -42,11 +42,13 @@ fn answer(shelf: &Arc<Shelf>, ranges: &[BlobRange]) -> Vec<u8> {
     assert!(plan.piece_of(&asked).is_some());
     let mut encoder = Encoder::new(shelf.clone(), asked);
     let mut answer = Vec::new();
-    while encoder.fill(&mut answer, 0).unwrap() {
-        let length = answer.len() + 30_000;
-        encoder.fill(&mut answer, length).unwrap();
+    let mut part = [0; 30_000];
+    loop {
+        match encoder.fill(&mut part).unwrap() {
+            0 => return answer,
+            length => answer.extend_from_slice(&part[..length]),
+        }
     }
-    answer
 }
 
 #[derive(Default)]

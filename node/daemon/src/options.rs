@@ -23,8 +23,7 @@ maelstrom_runner::config_values! {
         /// Join the mesh of this node: its address, or a ticket that `maelstrom-node invite`
         /// printed there. May be given several times; one that answers is enough.
         pub join: Vec<String> [value_name("HOST[:PORT]|TICKET")],
-        /// Where to listen, TCP for control and UDP for layers alike: an address, a port, or
-        /// both. May be given several times.
+        /// Where to listen (TCP): an address, a port, or both. May be given several times.
         pub listen: Vec<String> [value_name("ADDRESS[:PORT]"), unset_means("0.0.0.0:7357")],
         /// How many jobs run at once on this machine.
         pub slots: Slots [value_name("COUNT"), default_with(Slots::default_text)],

@@ -8,7 +8,7 @@ use maelstrom_node::ResultStore;
 use maelstrom_runtime::StartError;
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-/// The port that nodes listen on unless told otherwise: TCP for control, UDP for layers.
+/// The TCP port that nodes listen on unless told otherwise.
 pub const DEFAULT_PORT: u16 = 7357;
 
 /// What a node is started with.
@@ -18,7 +18,7 @@ pub struct MeshConfig {
     pub node_key: NodeKey,
     /// What admits it to its mesh.
     pub mesh_key: MeshKey,
-    /// Where it listens, TCP for control and UDP for layers alike. Port 0: any.
+    /// Where it listens (TCP). Port 0: any.
     pub listen: Vec<SocketAddr>,
     /// Nodes to join, as `HOST` or `HOST:PORT`.
     pub join: Vec<String>,

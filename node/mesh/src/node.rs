@@ -33,7 +33,10 @@ use std::{
 };
 use tokio::{
     runtime::{Builder, Handle, Runtime},
-    sync::{Notify, mpsc::Receiver},
+    sync::{
+        Notify,
+        mpsc::{self, Receiver},
+    },
     task::AbortHandle,
 };
 
@@ -46,6 +49,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// How long after the end of a connection another node is given up on, where the two have jobs of
 /// each other. They speak every second then, so the connection does not end for want of use.
 const LOST_AFTER: Duration = Duration::from_millis(400);
+
+/// How many connections for layers wait until they are looked at.
+const BULK_CONNECTIONS: usize = 64;
 
 /// How long a node that stops gives its last messages to be sent.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -336,17 +342,20 @@ async fn start(
 ) -> Result<Started, MeshError> {
     let slots = Node::start(launcher, config.store.clone(), usize::from(config.slots))?;
     let id = config.node_key.id();
+    let (bulk, incoming) = mpsc::channel(BULK_CONNECTIONS);
     let layers_config = LayersConfig {
         seed: config.node_key.seed(),
         store: config.store.clone(),
         directory: config.store.root().join("transfer"),
-        listen: config.listen.clone(),
+        opening: config.mesh_key.opening_of_bulk(),
+        incoming,
     };
     let net_config = NetConfig {
         node_key: config.node_key,
         mesh_key: config.mesh_key,
         listen: config.listen,
         mdns: config.mdns,
+        bulk: Some(bulk),
     };
     let (net, from_net) = Net::start(net_config).await?;
     let (layers, from_layers) = Layers::start(layers_config).await?;
@@ -365,7 +374,7 @@ async fn start(
         lending: config.lending,
         may_coordinate: config.may_coordinate,
         version: env!("CARGO_PKG_VERSION").into(),
-        addresses: peers::tell(&net.addresses(), &layers.addresses()),
+        addresses: peers::tell(&net.addresses()),
         ..Profile::new(id, config.slots)
     };
     let clock = Clock::start();
@@ -501,20 +510,19 @@ impl Shared {
             return;
         };
         let told = &member.profile.addresses;
-        let control = peers::control(told);
-        let own = peers::control(&state.profile.addresses);
-        let same_machine = control
+        let theirs = peers::told(told);
+        let own = peers::told(&state.profile.addresses);
+        let same_machine = theirs
             .iter()
             .any(|theirs| own.iter().any(|ours| ours.ip() == theirs.ip()));
-        self.net.learn(node, &control);
-        self.layers
-            .member_up(node, &peers::layers(told), same_machine);
+        self.net.learn(node, &theirs);
+        self.layers.member_up(node, &theirs, same_machine);
     }
 
     /// Tells the others which layers are here, and writes down what is to be remembered.
     fn tidy(self: &Arc<Self>) {
         let layers = self.layers.held();
-        let addresses = peers::tell(&self.net.addresses(), &self.layers.addresses());
+        let addresses = peers::tell(&self.net.addresses());
         self.act(|state, now| {
             state.pinned.tidy(now);
             let latest = layers.iter().rev().take(LayerDigest::MAX_LAYERS);
@@ -532,7 +540,7 @@ impl Shared {
             let members = state.cores.view().iter();
             let peers = members
                 .filter(|member| member.profile.lending != Lending::Never)
-                .map(|member| Peer::new(member.node(), peers::control(&member.profile.addresses)))
+                .map(|member| Peer::new(member.node(), peers::told(&member.profile.addresses)))
                 .take(crate::memory::MAX_PEERS)
                 .collect::<Vec<_>>();
             let term = state.term;

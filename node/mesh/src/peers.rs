@@ -1,28 +1,17 @@
 //! Where nodes can be reached, as their profiles tell it.
 
-use std::{
-    fmt::Display,
-    net::{IpAddr, SocketAddr},
-};
+use std::net::{IpAddr, SocketAddr};
 
-/// A profile tells at most eight addresses, half of each kind.
-const MAX_EACH: usize = 4;
+/// The most addresses that a profile tells.
+const MAX_ADDRESSES: usize = 8;
 
-/// A port for control.
+/// How one that connections reach begins.
 const TCP: &str = "tcp/";
-/// A port for layers.
-const UDP: &str = "udp/";
 
 /// What a profile tells of where this node listens: addresses that others may reach first.
-pub(crate) fn tell(control: &[SocketAddr], layers: &[SocketAddr]) -> Vec<Box<str>> {
-    let mut told = Vec::new();
-    told.extend(most_useful(control).map(|address| text(TCP, address)));
-    told.extend(most_useful(layers).map(|address| text(UDP, address)));
-    told
-}
-
-fn text(kind: &str, address: impl Display) -> Box<str> {
-    format!("{kind}{address}").into()
+pub(crate) fn tell(listening: &[SocketAddr]) -> Vec<Box<str>> {
+    let text = |address: SocketAddr| format!("{TCP}{address}").into();
+    most_useful(listening).map(text).collect()
 }
 
 /// Addresses of networks before those of this machine alone.
@@ -35,22 +24,13 @@ fn most_useful(addresses: &[SocketAddr]) -> impl Iterator<Item = SocketAddr> {
     if addresses.iter().any(|address| !address.ip().is_loopback()) {
         addresses.retain(|address| !address.ip().is_loopback());
     }
-    addresses.into_iter().take(MAX_EACH)
+    addresses.into_iter().take(MAX_ADDRESSES)
 }
 
-/// Where a node listens for control, by its profile. What cannot be read is left out.
-pub(crate) fn control(told: &[Box<str>]) -> Vec<SocketAddr> {
-    of_kind(told, TCP)
-}
-
-/// Where a node listens for layers, by its profile.
-pub(crate) fn layers(told: &[Box<str>]) -> Vec<SocketAddr> {
-    of_kind(told, UDP)
-}
-
-fn of_kind(told: &[Box<str>], kind: &str) -> Vec<SocketAddr> {
+/// Where a node listens, by its profile. What cannot be read is left out.
+pub(crate) fn told(told: &[Box<str>]) -> Vec<SocketAddr> {
     told.iter()
-        .filter_map(|text| text.strip_prefix(kind)?.parse().ok())
+        .filter_map(|text| text.strip_prefix(TCP)?.parse().ok())
         .filter(|address: &SocketAddr| usable(address.ip()) && address.port() != 0)
         .collect()
 }
@@ -71,18 +51,15 @@ mod tests {
     #[test]
     fn what_is_told_is_understood() {
         let tcp = addresses(&["127.0.0.1:1", "10.0.0.1:1", "[fe80::1]:1", "192.168.0.1:1"]);
-        let udp = addresses(&["127.0.0.1:2"]);
-        let told = tell(&tcp, &udp);
         assert_eq!(
-            control(&told),
+            told(&tell(&tcp)),
             addresses(&["10.0.0.1:1", "192.168.0.1:1", "[fe80::1]:1"])
         );
-        assert_eq!(layers(&told), udp);
     }
 
     #[test]
     fn odd_addresses_are_left_out() {
-        let told: Vec<Box<str>> = [
+        let odd: Vec<Box<str>> = [
             "tcp/nonsense",
             "tcp/0.0.0.0:5",
             "tcp/224.0.0.1:5",
@@ -92,7 +69,6 @@ mod tests {
         ]
         .map(Into::into)
         .to_vec();
-        assert!(control(&told).is_empty());
-        assert!(layers(&told).is_empty());
+        assert!(told(&odd).is_empty());
     }
 }

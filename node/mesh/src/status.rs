@@ -121,7 +121,7 @@ fn member(profile: &Profile, load: Load) -> MemberStatus {
         }
         .to_owned(),
         version: profile.version.to_string(),
-        addresses: crate::peers::control(&profile.addresses),
+        addresses: crate::peers::told(&profile.addresses),
     }
 }
 

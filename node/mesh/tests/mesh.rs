@@ -389,6 +389,7 @@ fn who_sends_rubbish_is_disconnected_and_reported(fixture: &Fixture) {
                 mesh_key: mesh.key.clone(),
                 listen: Vec::new(),
                 mdns: false,
+                bulk: None,
             };
             let (net, mut events) = Net::start(config).await.expect("the rogue starts");
             net.learn(victim.id(), &victim.net().addresses());

@@ -19,6 +19,7 @@ async fn main() {
             mesh_key: mesh_key.clone(),
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             mdns: false,
+            bulk: None,
         };
         Net::start(config)
             .await

@@ -7,7 +7,7 @@ use libp2p::multiaddr::{Multiaddr, Protocol};
 use libp2p::{PeerId, identity};
 use maelstrom_gossip::NodeId;
 
-/// The port, TCP and UDP, where nothing else is said.
+/// The TCP port where nothing else is said.
 pub const DEFAULT_PORT: u16 = 7357;
 
 pub(crate) fn to_multiaddr(address: SocketAddr) -> Multiaddr {

@@ -5,6 +5,10 @@
 //! for the start of something long and wait for the rest. So the dialler sends a fixed greeting
 //! through the protector, and the listener answers only if that is what it reads. A dialler
 //! without the key sees 24 random bytes and the end of the connection.
+//!
+//! A connection for bulk data, which the protector would slow down, begins with an opening that
+//! follows from the key instead. It is handed over as it is: who opened it has yet to be found
+//! out.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,18 +16,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::core::ConnectedPoint;
 use libp2p::pnet::{PnetConfig, PnetError, PnetOutput, PreSharedKey};
+use libp2p::tcp::tokio::TcpStream;
+use tokio::sync::mpsc;
 
-use crate::MeshKey;
+use crate::NetConfig;
 use crate::address::to_socket;
 use crate::state::Shared;
 
 const GREETING: [u8; 16] = *b"maelstrom mesh 1";
 /// What the protector sends first.
 const NONCE_BYTES: usize = 24;
+/// How long to wait for the rest of an opening.
+const REST_COMES_AFTER: Duration = Duration::from_millis(5);
 
 /// Part of each error message about another mesh's node, by which it is told from other errors:
 /// libp2p hands on only texts.
@@ -40,6 +49,8 @@ pub(crate) enum AdmissionError {
     Slow(u64),
     #[error("it closed the connection during the handshake")]
     Closed,
+    #[error("it is for bulk data, and handed over")]
+    Bulk,
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -49,34 +60,37 @@ pub(crate) enum AdmissionError {
 pub(crate) struct Admission {
     key: PreSharedKey,
     fingerprint: String,
+    opening: [u8; 16],
+    bulk: Option<mpsc::Sender<tokio::net::TcpStream>>,
     shared: Arc<Shared>,
 }
 
 impl Admission {
-    pub(crate) fn new(key: &MeshKey, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(config: &NetConfig, shared: Arc<Shared>) -> Self {
+        let key = &config.mesh_key;
         Self {
             key: PreSharedKey::new(key.of_connections()),
             fingerprint: key.fingerprint(),
+            opening: key.opening_of_bulk(),
+            bulk: config.bulk.clone(),
             shared,
         }
     }
 
     /// The connection inside the mesh key, once the other side has shown that it has the key.
-    pub(crate) async fn admit<S>(
+    pub(crate) async fn admit(
         self,
-        socket: S,
+        socket: TcpStream,
         point: ConnectedPoint,
-    ) -> Result<PnetOutput<Counted<S>>, AdmissionError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let received = Arc::new(AtomicUsize::new(0));
-        let socket = Counted {
-            socket,
-            received: received.clone(),
-        };
+    ) -> Result<PnetOutput<Counted<TcpStream>>, AdmissionError> {
         let limit = self.shared.timing.handshake;
-        let handshake = self.handshake(socket, &point, &received);
+        let handshake = async {
+            let socket = match &self.bulk {
+                Some(bulk) if point.is_listener() => self.divert(socket, bulk).await?,
+                _ => socket,
+            };
+            self.handshake(socket, &point).await
+        };
         let result = match tokio::time::timeout(limit, handshake).await {
             Ok(result) => result,
             Err(_) => Err(AdmissionError::Slow(limit.as_secs())),
@@ -89,15 +103,41 @@ impl Admission {
         result
     }
 
-    async fn handshake<S>(
+    /// Hands a connection over that begins with the opening of bulk data; gives any other back
+    /// untouched.
+    async fn divert(
         &self,
-        socket: Counted<S>,
+        socket: TcpStream,
+        bulk: &mpsc::Sender<tokio::net::TcpStream>,
+    ) -> Result<TcpStream, AdmissionError> {
+        let mut begin = [0; 16];
+        loop {
+            let seen = socket.0.peek(&mut begin).await?;
+            if seen == 0 || begin[..seen] != self.opening[..seen] {
+                return Ok(socket);
+            }
+            if seen == begin.len() {
+                break;
+            }
+            tokio::time::sleep(REST_COMES_AFTER).await;
+        }
+        let mut socket = tokio::net::TcpStream::from(socket);
+        tokio::io::AsyncReadExt::read_exact(&mut socket, &mut begin).await?;
+        // With too many of them it is closed.
+        let _ = bulk.try_send(socket);
+        Err(AdmissionError::Bulk)
+    }
+
+    async fn handshake(
+        &self,
+        socket: TcpStream,
         point: &ConnectedPoint,
-        received: &AtomicUsize,
-    ) -> Result<PnetOutput<Counted<S>>, AdmissionError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    ) -> Result<PnetOutput<Counted<TcpStream>>, AdmissionError> {
+        let received = Arc::new(AtomicUsize::new(0));
+        let socket = Counted {
+            socket,
+            received: received.clone(),
+        };
         let ended = |error: io::Error| {
             use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
             if !matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof) {
@@ -143,6 +183,7 @@ impl Admission {
 
     fn note(&self, error: &AdmissionError, address: SocketAddr, is_listener: bool) {
         match error {
+            AdmissionError::Bulk => {}
             AdmissionError::OtherKey(_) => self.shared.refused(address, &error.to_string()),
             AdmissionError::Rubbish | AdmissionError::Slow(_) if is_listener => {
                 self.shared.refused(address, &error.to_string());

@@ -126,6 +126,14 @@ impl MeshKey {
         blake3::derive_key("maelstrom mesh key for connections, version 1", &self.0)
     }
 
+    /// What a connection for bulk data begins with on the port for control, so that it is told
+    /// from others, and from whoever lacks the key. It is sent in clear and proves nothing more.
+    pub fn opening_of_bulk(&self) -> [u8; 16] {
+        let context = "maelstrom mesh key for openings of bulk connections, version 1";
+        let derived = blake3::derive_key(context, &self.0);
+        std::array::from_fn(|index| derived[index])
+    }
+
     pub(crate) fn secret(&self) -> &[u8; 32] {
         &self.0
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use maelstrom_gossip::NodeId;
-use tokio::sync::watch;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
 
 use crate::address::{is_reachable, to_multiaddr};
 use crate::driver::Driver;
@@ -28,6 +29,9 @@ pub struct NetConfig {
     /// Whether to show this node on the local network, and to look for others there, by
     /// multicast DNS.
     pub mdns: bool,
+    /// Where connections go that begin with [`MeshKey::opening_of_bulk`], which has been read;
+    /// what is more than it holds is closed. None: there is nobody for such connections.
+    pub bulk: Option<mpsc::Sender<TcpStream>>,
 }
 
 /// A node's connections.

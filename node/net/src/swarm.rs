@@ -25,7 +25,7 @@ pub(crate) fn transport(
     shared: &Arc<Shared>,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetError> {
     let keys = config.node_key.keypair();
-    let admission = Admission::new(&config.mesh_key, shared.clone());
+    let admission = Admission::new(config, shared.clone());
     // The protector (pnet) encrypts and does not authenticate; with the mesh key in noise's
     // prologue a handshake fails unless both sides have the same one.
     let noise = noise::Config::new(&keys)

@@ -6,11 +6,17 @@ use maelstrom_gossip::NodeId;
 use maelstrom_layers::{Layers, LayersConfig, Outgoing};
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, atomic::AtomicU64},
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::AbortHandle,
+};
 
 /// Where messages for a node go.
 #[derive(Clone, Default)]
@@ -39,7 +45,25 @@ pub(crate) struct Host {
     pub(crate) store: Store,
     pub(crate) root: PathBuf,
     pub(crate) seed: u8,
+    pub(crate) address: SocketAddr,
     post: Post,
+    listening: AbortHandle,
+}
+
+/// What connections begin with.
+pub(crate) const OPENING: [u8; 16] = *b"a test's opening";
+
+/// Hands connections over that begin as they should.
+async fn listen(listener: TcpListener, connections: mpsc::Sender<TcpStream>) {
+    while let Ok((mut socket, _)) = listener.accept().await {
+        let connections = connections.clone();
+        tokio::spawn(async move {
+            let mut begin = [0; OPENING.len()];
+            if socket.read_exact(&mut begin).await.is_ok() && begin == OPENING {
+                let _ = connections.send(socket).await;
+            }
+        });
+    }
 }
 
 impl Host {
@@ -53,11 +77,16 @@ impl Host {
             cache_size_bytes: cache_bytes,
         };
         let store = Store::open(&root.join("cache"), options).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (connections, incoming) = mpsc::channel(64);
+        let listening = tokio::spawn(listen(listener, connections)).abort_handle();
         let config = LayersConfig {
             seed: [seed; 32],
             store: store.clone(),
             directory: root.join("cache/transfer"),
-            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            opening: OPENING,
+            incoming,
         };
         let (layers, messages) = Layers::start(config).await.unwrap();
         let id = layers.id();
@@ -68,7 +97,9 @@ impl Host {
             store,
             root,
             seed,
+            address,
             post: post.clone(),
+            listening,
         }
     }
 
@@ -79,6 +110,7 @@ impl Host {
     /// Ends it; what was on its way stays on disk.
     pub(crate) async fn stop(self) {
         self.post.nodes.lock().unwrap().remove(&self.layers.id());
+        self.listening.abort();
         self.layers.shutdown().await;
     }
 
@@ -117,8 +149,7 @@ impl Host {
 pub(crate) fn acquaint(hosts: &[Host]) {
     for host in hosts {
         for other in hosts.iter().filter(|other| other.seed != host.seed) {
-            host.layers
-                .member_up(other.id(), &other.layers.addresses(), false);
+            host.layers.member_up(other.id(), &[other.address], false);
         }
     }
 }

@@ -1,5 +1,4 @@
 //! Whole nodes on loopback: endpoints, stores and files are real.
 
-mod asking;
 mod host;
 mod pulling;

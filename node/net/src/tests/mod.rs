@@ -28,6 +28,7 @@ fn config(key: &NodeKey, mesh: &MeshKey, port: u16) -> NetConfig {
         mesh_key: mesh.clone(),
         listen: vec![SocketAddr::from(([127, 0, 0, 1], port))],
         mdns: false,
+        bulk: None,
     }
 }
 

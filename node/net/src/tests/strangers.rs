@@ -159,3 +159,46 @@ async fn a_recorded_handshake_is_worth_nothing() {
         assert!(!is_bad, "{event:?}");
     }
 }
+
+/// A connection for bulk data is handed over if it begins with what the mesh key gives, in
+/// however many parts that comes; any other is treated as one for control.
+#[tokio::test]
+async fn bulk_connections_need_the_mesh_key() {
+    let mesh = MeshKey::generate();
+    let (bulk, mut handed_over) = tokio::sync::mpsc::channel(1);
+    let config = NetConfig {
+        bulk: Some(bulk),
+        ..config(&NodeKey::generate(), &mesh, 0)
+    };
+    let (net, _events) = Net::start_with(config, quick()).await.unwrap();
+    let address = net.addresses()[0];
+    let opening = mesh.opening_of_bulk();
+    assert_ne!(opening, MeshKey::generate().opening_of_bulk());
+
+    let mut stranger = TcpStream::connect(address).await.unwrap();
+    let other = MeshKey::generate().opening_of_bulk();
+    stranger.write_all(&other).await.unwrap();
+    stranger.write_all(&[0; 100]).await.unwrap();
+    let mut seen = Vec::new();
+    let _ = tokio::time::timeout(BOUND, stranger.read_to_end(&mut seen))
+        .await
+        .unwrap();
+    assert!(seen.len() <= 24, "{seen:?}");
+    assert!(handed_over.try_recv().is_err());
+
+    let mut member = TcpStream::connect(address).await.unwrap();
+    member.set_nodelay(true).unwrap();
+    member.write_all(&opening[..7]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    member.write_all(&opening[7..]).await.unwrap();
+    member.write_all(b"data").await.unwrap();
+    let taken = tokio::time::timeout(BOUND, handed_over.recv());
+    let mut taken = taken.await.unwrap().unwrap();
+    let mut data = [0; 4];
+    taken.read_exact(&mut data).await.unwrap();
+    assert_eq!(&data, b"data");
+    eventually("it is not counted as unfinished", || {
+        net.stats().unfinished == 0
+    })
+    .await;
+}

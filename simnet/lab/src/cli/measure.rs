@@ -56,6 +56,10 @@ pub(super) enum Bench {
         /// Its size in MiB.
         #[arg(long, default_value_t = 1024)]
         size: u64,
+        /// With one node: how often it is sent besides the first time, in turns with Maelstrom
+        /// 0.14 if it is installed.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
     },
     /// One end of a connection, which `layer` starts on two hosts.
     #[command(hide = true)]
@@ -134,7 +138,11 @@ pub(super) fn bench(what: Bench) -> Result<u8, LabError> {
             slots,
             jobs,
         } => bench::empty(nodes, slots, jobs, rounds)?,
-        Bench::Layer { nodes, size } => bench::layer(nodes, size << 20)?,
+        Bench::Layer {
+            nodes,
+            size,
+            rounds,
+        } => bench::layer(nodes, size << 20, rounds)?,
         Bench::Tcp {
             listen,
             connect,

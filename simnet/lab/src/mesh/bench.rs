@@ -1,17 +1,16 @@
 //! What the mesh is measured by. Hosts share the processors of one machine, so what is shown is
 //! what the mesh itself costs: sleeping jobs, empty jobs, bytes.
 
+mod layer;
+
 use super::{
-    BOUND, Mesh, jobs,
+    BOUND, Mesh,
     peer::{Cluster, Programs},
 };
 use crate::{LabConfig, LabError, Process};
-use rand::{RngExt, SeedableRng, rngs::SmallRng};
+pub use layer::layer;
 use std::{
-    fmt::Write as _,
-    fs::{self, File},
-    io::{self, BufWriter, Read as _, Write as _},
-    path::Path,
+    io::{self, Read as _, Write as _},
     time::{Duration, Instant},
 };
 
@@ -183,100 +182,6 @@ fn same_jobs(layers: &str, job: &str, count: usize) -> String {
     input
 }
 
-/// One large layer from the client's host, which holds it already, to all others; beside it raw TCP
-/// between two hosts and, for one other host, the same through the broker of Maelstrom 0.14.
-///
-/// # Errors
-///
-/// The lab, a program, or a job fails.
-pub fn layer(hosts: u8, bytes: u64) -> Result<Vec<Figure>, LabError> {
-    let mesh = Mesh::start(&LabConfig::new(hosts + 1))?;
-    let nodes: Vec<u8> = (2..=hosts + 1).collect();
-    let large = ["--cache-size", "20 GB"];
-    for host in &nodes {
-        mesh.start_node(*host, 1, &large)?;
-    }
-    mesh.wait_members(&nodes, nodes.len() - 1, BOUND)?;
-    let directory = mesh.lab().directory().join("layer");
-    make_random_file(&directory.join("random"), bytes)?;
-    // Longer than any transfer: so each host gets one.
-    let input = layer_jobs(usize::from(hosts) + 1);
-    let raw = raw_tcp(&mesh, bytes)?;
-    let make = mesh.local_client(1, 1, &layer_job_that_ends())?;
-    let made = expect_exit(&make.args(large).current_dir(&directory).spawn()?)?;
-    let before = sent_bytes(&mesh, 1);
-    let client = mesh.client(1, 1, &input)?.args(large);
-    let client = client.current_dir(&directory).spawn()?;
-    let mut arrived = Vec::new();
-    while arrived.len() < nodes.len() {
-        for host in &nodes {
-            if !arrived.iter().any(|(known, _)| known == host)
-                && mesh.processes(*host, jobs::MARK)? > 0
-            {
-                arrived.push((*host, client.started().elapsed()));
-            }
-        }
-        if client.started().elapsed() > RUN_BOUND || client.try_wait().is_some() {
-            let words = format!(
-                "only {} hosts ran a job\n{}",
-                arrived.len(),
-                client.stderr()
-            );
-            return Err(LabError::step("sending a layer to all hosts")(
-                io::Error::other(words),
-            ));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let sent = sent_bytes(&mesh, 1).saturating_sub(before);
-    client.signal(crate::Signal::INT)?;
-    client.wait(BOUND)?;
-    let last = arrived.last().map_or(Duration::ZERO, |(_, time)| *time);
-    let first = arrived.first().map_or(Duration::ZERO, |(_, time)| *time);
-    let rate = |duration: Duration, copies: usize| {
-        bytes as f64 * copies as f64 / duration.as_secs_f64() / 1e6
-    };
-    let mut figures = vec![
-        seconds("raw TCP, memory to memory", raw),
-        seconds("the client makes the layer", made),
-        seconds("first host has it", first),
-        seconds("all hosts have it", last),
-        figure("the origin sends", sent as f64 / bytes as f64, "copies"),
-        figure("all together", rate(last, nodes.len()), "MB/s"),
-    ];
-    if hosts == 1 {
-        match Programs::find() {
-            Ok(programs) => layer_by_broker(&mesh, programs, &directory, &mut figures)?,
-            Err(missing) => eprintln!("{missing}"),
-        }
-    }
-    Ok(figures)
-}
-
-/// The layer from the client by Maelstrom 0.14's broker to a worker on another host.
-fn layer_by_broker(
-    mesh: &Mesh,
-    programs: Programs,
-    directory: &Path,
-    figures: &mut Vec<Figure>,
-) -> Result<(), LabError> {
-    let cluster = Cluster::start(mesh, programs)?;
-    let program = find_in_path("true")?;
-    let input = format!(
-        r#"{{"containers": {{"base": {{"layers": [{{"paths": ["{program}", "random"]}},
-            {{"shared_library_dependencies": ["{program}"]}}]}}}}}}
-           {{"parent": "base", "program": "{program}"}}"#
-    );
-    for name in ["0.14: nobody holds it", "0.14: its broker holds it"] {
-        let worker = cluster.worker(2, 1)?;
-        let client = cluster.client(&input)?.current_dir(directory).spawn()?;
-        figures.push(seconds(name, expect_exit(&client)?));
-        worker.signal(crate::Signal::TERM)?;
-        worker.wait(BOUND)?;
-    }
-    Ok(())
-}
-
 /// So many bytes over one connection from host 1 to host 2.
 fn raw_tcp(mesh: &Mesh, bytes: u64) -> Result<Duration, LabError> {
     let lab = crate::program("simnet", "lab")?;
@@ -339,57 +244,4 @@ pub fn tcp_source(connect: &str, bytes: u64) -> io::Result<Duration> {
     stream.shutdown(std::net::Shutdown::Write)?;
     stream.read_exact(&mut [0])?;
     Ok(start.elapsed())
-}
-
-const LAYER_CONTAINER: &str = r#"{"containers": {"base": {
-    "layers": [{"programs": ["sh", "sleep"]}, {"paths": ["random"]}],
-    "environment": {"PATH": "$env{PATH}"}}}}"#;
-
-fn layer_job_that_ends() -> String {
-    format!(r#"{LAYER_CONTAINER} {{"parent": "base", "program": "sh", "arguments": ["-c", ":"]}}"#)
-}
-
-fn layer_jobs(count: usize) -> String {
-    let mut input = String::from(LAYER_CONTAINER);
-    input.push('\n');
-    for _ in 0..count {
-        let _ = writeln!(
-            input,
-            r#"{{"parent": "base", "program": "sh", "arguments": ["-c", "sleep 600; :", "{}"]}}"#,
-            jobs::MARK
-        );
-    }
-    input
-}
-
-/// Bytes that nothing compresses.
-fn make_random_file(path: &Path, bytes: u64) -> Result<(), LabError> {
-    let make = || -> io::Result<()> {
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        let mut file = BufWriter::new(File::create(path)?);
-        let mut random = SmallRng::seed_from_u64(bytes);
-        let mut chunk = vec![0; 1 << 20];
-        let mut left = bytes;
-        while left > 0 {
-            random.fill(&mut chunk[..]);
-            let part = left.min(chunk.len() as u64);
-            file.write_all(&chunk[..part as usize])?;
-            left -= part;
-        }
-        file.flush()
-    };
-    make().map_err(LabError::step(format!("making {}", path.display())))
-}
-
-/// What a host's interface has sent, in bytes.
-fn sent_bytes(mesh: &Mesh, host: u8) -> u64 {
-    let read = || -> Option<u64> {
-        let cat = mesh.lab().host(host).ok()?.command("cat");
-        let table = cat.arg("/proc/net/dev").run(BOUND).ok()?.stdout;
-        let line = table.lines().find_map(|l| l.trim().strip_prefix("eth0:"))?;
-        line.split_whitespace().nth(8)?.parse().ok()
-    };
-    read().unwrap_or(0)
 }
