@@ -5,6 +5,7 @@
 import ctypes
 import errno
 import gc
+import mmap
 import socket
 import struct
 
@@ -145,6 +146,8 @@ class Template:
         self.places = {place: listing(place) for place in ("/tmp", os.getcwd(), os.path.expanduser("~"))}
         self.forked = False
         self.outcomes = set()
+        # Shared with forks, which write to it when they have come to their own end.
+        self.ended = None
 
     def run(self, session, loop):
         """Serves, and in forks runs the chosen test with pytest's own `loop`. Returns what the hook
@@ -184,6 +187,7 @@ class Template:
         if ends_early and self.outcomes == {"passed"}:
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
+            self.ended[0] = 1
             os._exit(0)
         if session.testsfailed == 0:
             # Nobody reads what is said of a test that passed.
@@ -216,6 +220,7 @@ class Template:
                 mirrored[number] = stream
             if stream is not None or what in ("/dev/null", "/dev/urandom", "/dev/random"):
                 kept.add(number)
+        self.ended = mmap.mmap(-1, mmap.PAGESIZE)
         self.runtime.say("ready")
         while True:
             request, payload, received = self.runtime.receive()
@@ -224,6 +229,7 @@ class Template:
                 if chosen is None:
                     raise LookupError("the template has not collected this test")
                 check(LIBC.setns(received[3], CLONE_NEWPID), "entering a PID namespace")
+                self.ended[0] = 0
                 child = os.fork()
             except BaseException as error:
                 self.runtime.say("failed %s %s" % (request, error))
@@ -238,9 +244,15 @@ class Template:
                 if "numpy.random" in sys.modules:
                     sys.modules["numpy.random"].seed()
                 return
-            for number in received:
+            for number in received[3:]:
                 os.close(number)
             _, status = os.waitpid(child, 0)
+            if status == 0 and not self.ended[0]:
+                # What is not over has not passed.
+                status = 1 << 8
+                os.write(received[2], b"the test ended its process, with code 0, before pytest was done with it\n")
+            for number in received[:3]:
+                os.close(number)
             self.runtime.say("ended %s %d" % (request, status))
 
 
@@ -266,7 +278,9 @@ def main():
         import traceback
 
         traceback.print_exc()
-    if not plugin.forked:
+    if plugin.forked:
+        plugin.ended[0] = 1
+    else:
         runtime.say("refuse pytest ended with code %d while it collected the tests" % code)
     for stream in (sys.stdout, sys.stderr):
         try:

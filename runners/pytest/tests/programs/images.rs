@@ -212,6 +212,7 @@ impl Place {
             Command::new("python3")
                 .arg(script)
                 .arg(site)
+                .arg("pip")
                 .arg(self.layout())
                 .arg(name)
                 .args(text),

@@ -3,9 +3,37 @@
 use crate::support::Project;
 
 const CRASHES: &str = r#"
-import ctypes, os, sys, time
+import ctypes, os, resource, signal, sys, threading, time
 
 def test_before(): pass
+
+def test_takes_all_memory():
+    print("about to take it", file=sys.__stderr__, flush=True)
+    limit = 2 << 30
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    kept = []
+    while True:
+        kept.append(bytearray(64 << 20))
+
+def test_kills_itself():
+    os.write(2, b"about to die\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def test_aborts_in_a_thread():
+    thread = threading.Thread(target=os.abort)
+    thread.start()
+    thread.join()
+
+def test_exits_with_success():
+    # Nothing was asserted yet.
+    os._exit(0)
+
+def test_raises_what_ends_sessions():
+    raise KeyboardInterrupt("stop it all")
+
+def test_leaves_a_thread_that_crashes():
+    threading.Timer(0.5, ctypes.string_at, [0]).start()
+    time.sleep(60)
 
 def test_segmentation_fault():
     print("said before", file=sys.__stderr__, flush=True)
@@ -47,6 +75,11 @@ fn crashes_are_failures_of_their_tests_alone() {
             ("before", "OK"),
             ("segmentation_fault", "FAIL"),
             ("exits", "FAIL"),
+            ("takes_all_memory", "FAIL"),
+            ("kills_itself", "FAIL"),
+            ("aborts_in_a_thread", "FAIL"),
+            ("raises_what_ends_sessions", "FAIL"),
+            ("leaves_a_thread_that_crashes", "FAIL"),
             ("aborts", "FAIL"),
             ("overflows", "FAIL"),
             ("hangs", "TIMEOUT"),
@@ -54,10 +87,28 @@ fn crashes_are_failures_of_their_tests_alone() {
         ] {
             assert_eq!(run.verdict(&name(test)), verdict, "{test}");
         }
+        // Whoever starts pytest itself has nothing but its code to go by.
+        let says_more = arguments.is_empty();
+        let verdict = if says_more { "FAIL" } else { "OK" };
+        assert_eq!(run.verdict(&name("exits_with_success")), verdict);
+        if says_more {
+            let below = run.below(&name("exits_with_success"));
+            assert!(below.contains("before pytest was done with it"), "{below}");
+        }
         let below = run.below(&name("segmentation_fault"));
         assert!(below.contains("killed by signal 11"), "{below}");
         assert!(below.contains("Segmentation fault"), "{below}");
         assert!(run.below(&name("aborts")).contains("killed by signal 6"));
+        for (test, said) in [
+            ("takes_all_memory", "MemoryError"),
+            ("kills_itself", "killed by signal 9"),
+            ("aborts_in_a_thread", "killed by signal 6"),
+            ("leaves_a_thread_that_crashes", "killed by signal 11"),
+            ("raises_what_ends_sessions", "stop it all"),
+        ] {
+            let below = run.below(&name(test));
+            assert!(below.contains(said), "{test}: {below}");
+        }
         assert!(
             !run.stdout.contains("without its template"),
             "{}",

@@ -2,6 +2,7 @@
 
 mod faults;
 mod finding;
+mod python;
 mod results;
 mod sharing;
 mod suite;
@@ -29,6 +30,7 @@ fn main() {
     let tests = [
         finding::TESTS,
         suite::TESTS,
+        python::TESTS,
         results::TESTS,
         sharing::TESTS,
         faults::TESTS,
