@@ -17,10 +17,12 @@ use crate::{
 use bao_tree::{BaoTree, ChunkRanges, TreeNode, io::sync::Outboard};
 use maelstrom_content::{ContentHash, Store};
 use maelstrom_pull::{BlobRange, Pieces};
+use rustix::fs::Advice;
 use std::{
     collections::HashSet,
     fs::{self, DirBuilder, File},
     io::{self, IoSlice},
+    num::NonZeroU64,
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -345,12 +347,17 @@ impl<'a> Writer<'a> {
                 (&own, 0)
             }
         };
+        let mut at = base + self.start;
+        // The file's pages are made here, by as many threads as write, and not while the file is
+        // locked; on a virtual machine making one can cost more than filling it. That it is only
+        // advice does no harm.
+        let length = NonZeroU64::new(self.end - self.start);
+        let _ = rustix::fs::fadvise(file, at, length, Advice::WillNeed);
         let mut parts: Vec<IoSlice<'_>> =
             self.bytes.iter().map(|bytes| IoSlice::new(bytes)).collect();
         let mut rest = parts.as_mut_slice();
         let writing = &self.partial.writing;
         let _turn = writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut at = base + self.start;
         while !rest.is_empty() {
             let written = rustix::io::pwritev(file, rest, at)?;
             if written == 0 {
@@ -365,9 +372,10 @@ impl<'a> Writer<'a> {
 
     fn own_file(&self) -> io::Result<File> {
         let path = self.partial.own_path(self.blob);
-        match File::options().write(true).open(&path) {
+        match File::options().read(true).write(true).open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let file = File::options()
+                    .read(true)
                     .write(true)
                     .create(true)
                     .truncate(false)
