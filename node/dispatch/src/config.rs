@@ -11,6 +11,10 @@ pub struct Config {
     pub max_held: usize,
     /// Origin and executor give up on each other after this much silence.
     pub lease_time: Duration,
+    /// An executor that has been silent for so long may stand still: where other nodes are idle,
+    /// they run what it has not started. A few times [`holding_interval`](Self::holding_interval),
+    /// and shorter than [`lease_time`](Self::lease_time).
+    pub quiet_time: Duration,
     /// How often an executor tells an origin what it holds. A few times shorter than
     /// [`lease_time`](Self::lease_time).
     pub holding_interval: Duration,
@@ -52,6 +56,7 @@ impl Default for Config {
             max_jobs: 1 << 22,
             max_held: crate::message::MAX_LEASES,
             lease_time: Duration::from_secs(6),
+            quiet_time: Duration::from_millis(2500),
             holding_interval: Duration::from_secs(1),
             retry_first: Duration::from_millis(50),
             retry_longest: Duration::from_secs(2),

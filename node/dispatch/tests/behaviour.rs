@@ -239,6 +239,32 @@ fn unstarted_work_moves_to_idle_nodes() {
 }
 
 #[test]
+fn unstarted_work_of_a_silent_node_moves_though_nobody_asks() {
+    for seed in 0..10 {
+        let mut mesh = Mesh::new(&[0, 1, 1], seed).boot();
+        mesh.detection = ms(60_000);
+        // Afterwards both nodes have asked in vain, and wait to be told.
+        mesh.submit(0, job(ms(50)));
+        mesh.run_until(ms(5_000), all_done);
+        mesh.run_for(ms(1_000));
+        mesh.submit(0, job(ms(100)));
+        mesh.run_until(ms(5_000), |mesh| mesh.leased(0) > 0);
+        // The origin does not hear that the job has started.
+        mesh.cut.extend([(1, 0), (2, 0)]);
+        mesh.run_for(ms(10));
+        let silent = if mesh.slots_of(1, 0) > 0 { 1 } else { 2 };
+        mesh.cut.remove(&(3 - silent, 0));
+        let before = mesh.now;
+        mesh.run_until(ms(20_000), all_done);
+        assert!(
+            mesh.now - before < ms(3_000),
+            "seed {seed}: took {:?}",
+            mesh.now - before
+        );
+    }
+}
+
+#[test]
 fn what_others_run_is_told_from_what_runs_here() {
     let mut mesh = Mesh::new(&[2, 3], 0).boot();
     for _ in 0..5 {

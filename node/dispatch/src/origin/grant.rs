@@ -79,9 +79,9 @@ impl Origin {
             return;
         };
         if to != cx.me() && !leases.is_empty() {
-            let silent_at = cx.now + cx.shared.config.lease_time;
+            let quiet_at = cx.now + cx.shared.config.quiet_time;
             if self.deadlines.get(Timer::Silent(to)).is_none() {
-                self.deadlines.set(Timer::Silent(to), Some(silent_at));
+                self.deadlines.set(Timer::Silent(to), Some(quiet_at));
             }
         }
         peer.told_of_work = !leases.is_empty() && load.queued > 0;

@@ -124,11 +124,21 @@ impl Origin {
         if peer.leases.is_empty() {
             return;
         }
-        let until = peer.heard + cx.shared.config.lease_time;
-        if until > cx.now {
-            self.deadlines.set(Timer::Silent(node), Some(until));
-        } else {
+        let config = &cx.shared.config;
+        let quiet_at = peer.heard + config.quiet_time;
+        let lost_at = peer.heard + config.lease_time;
+        if lost_at <= cx.now {
             self.void_leases(cx, node, |_, _| true, Some(Failure::Lost));
+        } else if quiet_at > cx.now {
+            self.deadlines.set(Timer::Silent(node), Some(quiet_at));
+        } else {
+            self.deadlines.set(Timer::Silent(node), Some(lost_at));
+            // Idle nodes have asked already and wait to be told, so nobody asks for what it holds.
+            // It is not asked either: an answer would be a sign of life, also of leases that never
+            // arrived.
+            if self.backlog.is_empty() && self.waker.any_hungry() {
+                self.void_leases(cx, node, |_, lease| lease.started.is_none(), None);
+            }
         }
     }
 

@@ -536,6 +536,12 @@ impl Mesh {
             .sum()
     }
 
+    /// Slots that the jobs of one origin hold, as far as it knows.
+    pub(crate) fn leased(&self, origin: usize) -> usize {
+        let dispatcher = self.nodes[origin].dispatcher.as_ref();
+        dispatcher.map_or(0, |dispatcher| dispatcher.counts().slots_held)
+    }
+
     /// Handles events until a condition holds; panics after `limit` of virtual time.
     pub(crate) fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&Mesh) -> bool) {
         let until = self.now + limit;
