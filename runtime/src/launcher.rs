@@ -194,7 +194,7 @@ pub(crate) fn receive_descriptor(socket: BorrowedFd<'_>) -> std::io::Result<Opti
 }
 
 /// Reads bytes that may carry descriptors.
-fn receive_part(
+pub(crate) fn receive_part(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
 ) -> std::io::Result<(usize, Vec<OwnedFd>)> {

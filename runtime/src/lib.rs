@@ -27,6 +27,7 @@ mod network;
 mod order;
 mod outputs;
 mod prepared;
+mod rewind;
 mod seccomp;
 mod settings;
 mod slot;

@@ -245,6 +245,8 @@ impl<'a> SlotProcess<'a> {
             started: begun,
             timeout: job.timeout.filter(|timeout| !timeout.is_zero()),
             fork: None,
+            rewinds: None,
+            stands: false,
             lost: None,
             left_clean: false,
         };
@@ -455,6 +457,7 @@ impl<'a> SlotProcess<'a> {
 
     /// After a job has been reported: what can wait until then.
     fn tidy(&mut self) {
+        self.templates.rewind();
         self.reap();
         if let Some(used) = self.used.take() {
             self.kept.take_back(used);

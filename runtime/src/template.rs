@@ -8,6 +8,7 @@ use crate::{
         packet_pair, receive_with_descriptors, send_packet, send_with_descriptor, socket_pair,
     },
     prepared::{self, Identity},
+    rewind,
     slot_process::{SlotProcess, Surroundings, ToSlot},
     sys::{self, Doing, Failure},
     template_init::{self, Finish, MakeTest, TestReady},
@@ -41,6 +42,11 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// A template that is lost this often while its forks run is not started again.
 const LOSSES_MAX: u32 = 3;
 
+/// After this many forks in a row that could not be rewound even once, only every
+/// [`SPOILT_RETRY`]th is tried.
+const SPOILT_MAX: u32 = 16;
+const SPOILT_RETRY: u64 = 8;
+
 /// How much of each of a template's output streams is kept.
 const OUTPUT_MAX_BYTES: u64 = 64 << 10;
 
@@ -73,6 +79,22 @@ struct Running {
     is_owing: bool,
     /// Whether the last fork left nothing in the network, so that the next may share it.
     left_clean: bool,
+    /// Whether it can make forks that can be rewound.
+    rewinds: bool,
+    /// The last fork, whose job has ended, where the next job can have it.
+    standing: Option<Standing>,
+    /// How many forks in a row could not be rewound even once.
+    spoilt: u32,
+}
+
+/// A fork that stands still, in its container.
+struct Standing {
+    fork: rewind::Fork,
+    init: OwnedFd,
+    link: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    is_rewound: bool,
 }
 
 /// Why a job is not run by a template.
@@ -104,6 +126,24 @@ impl Templates {
         for entry in &mut self.entries {
             if let Some(running) = &mut entry.running {
                 running.ahead = None;
+            }
+        }
+    }
+
+    /// Sets forks back whose jobs have ended.
+    pub(crate) fn rewind(&mut self) {
+        for entry in &mut self.entries {
+            if let Some(running) = &mut entry.running
+                && let Some(standing) = &mut running.standing
+                && !standing.is_rewound
+            {
+                match standing.fork.rewind() {
+                    Ok(()) => {
+                        standing.is_rewound = true;
+                        running.spoilt = 0;
+                    }
+                    Err(_) => running.end_standing(),
+                }
             }
         }
     }
@@ -191,7 +231,7 @@ impl SlotProcess<'_> {
             return Ok(Err(Otherwise::Plain(None)));
         }
         let usable = entry.running.as_mut().is_some_and(|running| {
-            running.layers == prepared::identities(&layers) && running.settle()
+            running.layers == prepared::identities(&layers) && running.settle_for(job)
         });
         if !usable {
             self.unreaped += entry.end();
@@ -247,6 +287,9 @@ impl SlotProcess<'_> {
                 requests: 0,
                 is_owing: false,
                 left_clean: true,
+                rewinds: false,
+                standing: None,
+                spoilt: 0,
             }),
             None => template_init::run(
                 job,
@@ -278,7 +321,7 @@ impl SlotProcess<'_> {
         let Some(running) = &mut self.templates.entries[index].running else {
             return Ok(Err(Otherwise::Plain(None)));
         };
-        let begun = match running.fork(job, &self.null) {
+        let begun = match running.begin(job, &self.null) {
             Ok(begun) => begun,
             Err(otherwise) => return Ok(Err(otherwise)),
         };
@@ -309,7 +352,13 @@ impl SlotProcess<'_> {
                 program: &running.program,
                 number: running.requests,
                 outputs: &job.outputs,
+                payload: job
+                    .template
+                    .as_ref()
+                    .map_or(&[], |template| &template.payload),
             }),
+            rewinds: begun.rewinds,
+            stands: false,
             lost: None,
             left_clean: false,
         };
@@ -321,6 +370,20 @@ impl SlotProcess<'_> {
         }
         running.left_clean = watch.left_clean;
         running.is_owing = is_owing;
+        match watch.rewinds.take() {
+            Some(fork) if watch.stands => {
+                running.standing = Some(Standing {
+                    fork,
+                    init: watch.process,
+                    link: watch.link,
+                    stdout: watch.stdout.into_source(),
+                    stderr: watch.stderr.into_source(),
+                    is_rewound: false,
+                });
+            }
+            Some(fork) if fork.rewound() == 0 => running.spoilt += 1,
+            _ => {}
+        }
         if !running.left_clean {
             // It was made in a network that is no longer clean.
             running.ahead = None;
@@ -338,6 +401,7 @@ struct Begun {
     link: OwnedFd,
     stdout: OwnedFd,
     stderr: OwnedFd,
+    rewinds: Option<rewind::Fork>,
 }
 
 impl Running {
@@ -369,8 +433,11 @@ impl Running {
             self.stderr.drain()?;
             if said {
                 return Ok(match Message::receive(self.program.as_fd()) {
-                    Some(Message::Ready) => Ok(()),
-                    Some(Message::Refuse(why)) => Err(Otherwise::Plain(Some(format!(
+                    Some((Message::Ready { rewinds }, _)) => {
+                        self.rewinds = rewinds;
+                        Ok(())
+                    }
+                    Some((Message::Refuse(why), _)) => Err(Otherwise::Plain(Some(format!(
                         "it refused: {}",
                         why.trim_end()
                     )))),
@@ -395,6 +462,24 @@ impl Running {
         }
     }
 
+    /// Whether the template is usable for this job, which gets a fork that stands still if it can.
+    fn settle_for(&mut self, job: &ContainerJob) -> bool {
+        if self.standing.is_some() && may_be_rewound(job) {
+            return true;
+        }
+        self.end_standing();
+        self.settle()
+    }
+
+    /// Ends the fork that stands still, if there is one.
+    fn end_standing(&mut self) {
+        if let Some(mut standing) = self.standing.take() {
+            // Otherwise its template could not notice its end.
+            standing.fork.spoil();
+            let _ = rustix::process::pidfd_send_signal(&standing.init, Signal::KILL);
+        }
+    }
+
     /// Waits for the answer to a request whose fork was killed. Whether the template is usable.
     fn settle(&mut self) -> bool {
         let drained = self.stdout.drain().is_ok() && self.stderr.drain().is_ok();
@@ -408,9 +493,10 @@ impl Running {
                 Ok(_) | Err(_) => return false,
             }
             match Message::receive(self.program.as_fd()) {
-                Some(Message::Ended { number, .. } | Message::Failed { number, .. }) => {
+                Some((Message::Ended { number, .. } | Message::Failed { number, .. }, _)) => {
                     self.is_owing = number != self.requests;
                 }
+                Some((Message::Watch { .. }, _)) => {}
                 _ => return false,
             }
         }
@@ -424,6 +510,28 @@ impl Running {
         wire::write_frame(&mut frame, &MakeTest)?;
         send_with_descriptor(self.link.as_fd(), &frame, Some(inside.as_fd()))?;
         Ok(link)
+    }
+
+    /// Gives a job the fork that stands still, or a new one.
+    fn begin(&mut self, job: &ContainerJob, null: &OwnedFd) -> Result<Begun, Otherwise> {
+        match self.standing.take() {
+            Some(standing) => Ok(Begun {
+                init: standing.init,
+                link: standing.link,
+                stdout: standing.stdout,
+                stderr: standing.stderr,
+                rewinds: Some(standing.fork),
+            }),
+            None => self.fork(job, null),
+        }
+    }
+
+    /// Whether the next fork is worth the trouble of rewinding it.
+    fn tries_rewinding(&self, job: &ContainerJob) -> bool {
+        self.rewinds
+            && may_be_rewound(job)
+            && job.more_like_it
+            && (self.spoilt < SPOILT_MAX || self.requests.is_multiple_of(SPOILT_RETRY))
     }
 
     /// Starts a fork for a job.
@@ -458,7 +566,12 @@ impl Running {
             .map(AsFd::as_fd)
             .collect();
         self.requests += 1;
-        let mut request = format!("fork {}\n", self.requests).into_bytes();
+        let word = if self.tries_rewinding(job) {
+            "stand"
+        } else {
+            "fork"
+        };
+        let mut request = format!("{word} {}\n", self.requests).into_bytes();
         request.extend(job.template.iter().flat_map(|template| &template.payload));
         if let Err(error) = send_packet(self.program.as_fd(), &request, &handed_over) {
             return Err(Otherwise::Plain(Some(
@@ -479,6 +592,7 @@ impl Running {
             link,
             stdout,
             stderr,
+            rewinds: None,
         })
     }
 
@@ -521,8 +635,14 @@ impl Running {
     }
 }
 
+/// Whether nothing that a job wants stands in the way of rewinding its fork.
+fn may_be_rewound(job: &ContainerJob) -> bool {
+    job.outputs.is_empty()
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
+        self.end_standing();
         // Takes everything in its namespaces with it.
         let _ = rustix::process::pidfd_send_signal(&self.init, Signal::KILL);
     }
@@ -534,14 +654,31 @@ pub(crate) struct Fork<'s> {
     pub(crate) program: &'s OwnedFd,
     number: u64,
     outputs: &'s [String],
+    /// What it is told when it asks for its job.
+    pub(crate) payload: &'s [u8],
+}
+
+/// What a template has said while its fork runs.
+pub(crate) enum Answer {
+    Ended(JobStatus),
+    /// The fork's calls and first writes are reported here.
+    Watch(OwnedFd, OwnedFd),
 }
 
 impl Fork<'_> {
     /// Reads what the template has said. The error says why there is no answer.
-    pub(crate) fn answer(&self) -> Result<JobStatus, String> {
+    pub(crate) fn answer(&self) -> Result<Answer, String> {
         match Message::receive(self.program.as_fd()) {
-            Some(Message::Ended { number, status }) if number == self.number => Ok(status),
-            Some(Message::Failed { number, why }) if number == self.number => {
+            Some((Message::Ended { number, status }, _)) if number == self.number => {
+                Ok(Answer::Ended(status))
+            }
+            Some((Message::Watch { number }, descriptors)) if number == self.number => {
+                match <[OwnedFd; 2]>::try_from(descriptors) {
+                    Ok([listener, faults]) => Ok(Answer::Watch(listener, faults)),
+                    Err(_) => Err("it did not send what its fork is watched by".to_owned()),
+                }
+            }
+            Some((Message::Failed { number, why }, _)) if number == self.number => {
                 Err(format!("it could not fork: {}", why.trim_end()))
             }
             Some(_) => Err("it did not answer what it was asked".to_owned()),

@@ -8,7 +8,7 @@ use crate::{
     job::{ContainerJob, JobNetwork, TemplateProgram},
     launcher::{receive_with_descriptor, send_with_descriptors},
     network::Networks,
-    outputs,
+    outputs, rewind,
     slot_process::Surroundings,
     sys::{self, Child, Doing, Failure},
     wire::{self, Stream},
@@ -185,6 +185,7 @@ fn become_program(
         ("FD", SOCKET_NUMBER.to_string()),
         ("CAPABILITIES", format!("{:x}", of_forks.bits())),
         ("SESSION", session.to_owned()),
+        ("FILTER", rewind::filter()),
     ] {
         environment.push((format!("MAELSTROM_TEMPLATE_{name}"), value));
     }

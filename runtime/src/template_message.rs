@@ -1,7 +1,8 @@
 //! What template programs say, as lines of text. See `docs/TEMPLATES.md`.
 
+use crate::launcher::receive_part;
 use maelstrom_spec::JobStatus;
-use rustix::fd::BorrowedFd;
+use rustix::fd::{BorrowedFd, OwnedFd};
 
 /// No message is longer than this.
 const MESSAGE_MAX_BYTES: usize = 4096;
@@ -9,19 +10,22 @@ const MESSAGE_MAX_BYTES: usize = 4096;
 /// What a template says.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Message {
-    Ready,
+    Ready { rewinds: bool },
     Refuse(String),
     Ended { number: u64, status: JobStatus },
+    Watch { number: u64 },
     Failed { number: u64, why: String },
     Unknown,
 }
 
 impl Message {
-    /// Receives one. `None`: the template has closed its end.
-    pub(crate) fn receive(from: BorrowedFd<'_>) -> Option<Self> {
+    /// Receives one, and the descriptors that come with it. `None`: the template has closed its
+    /// end.
+    pub(crate) fn receive(from: BorrowedFd<'_>) -> Option<(Self, Vec<OwnedFd>)> {
         let mut packet = [0; MESSAGE_MAX_BYTES];
-        let length = rustix::io::retry_on_intr(|| rustix::io::read(from, &mut packet)).ok()?;
-        (length > 0).then(|| Self::parse(&String::from_utf8_lossy(&packet[..length])))
+        let (length, descriptors) = receive_part(from, &mut packet).ok()?;
+        let message = Self::parse(&String::from_utf8_lossy(&packet[..length]));
+        (length > 0).then_some((message, descriptors))
     }
 
     fn parse(text: &str) -> Self {
@@ -30,16 +34,19 @@ impl Message {
             .split_once(' ')
             .unwrap_or((text.trim_end(), ""));
         let numbered = || {
-            let (number, rest) = rest.split_once(' ')?;
+            let (number, rest) = rest.split_once(' ').unwrap_or((rest, ""));
             Some((number.parse().ok()?, rest))
         };
         match (word, numbered()) {
-            ("ready", _) => Message::Ready,
+            ("ready", _) => Message::Ready {
+                rewinds: rest == "rewind",
+            },
             ("refuse", _) => Message::Refuse(rest.to_owned()),
             ("ended", Some((number, status))) => match status.parse().map(job_status) {
                 Ok(status) => Message::Ended { number, status },
                 Err(_) => Message::Unknown,
             },
+            ("watch", Some((number, _))) => Message::Watch { number },
             ("failed", Some((number, why))) => Message::Failed {
                 number,
                 why: why.to_owned(),
@@ -64,8 +71,11 @@ mod tests {
 
     #[test]
     fn messages_of_templates() {
-        assert_eq!(Message::parse("ready"), Message::Ready);
-        assert_eq!(Message::parse("ready\n"), Message::Ready);
+        let ready = |rewinds| Message::Ready { rewinds };
+        assert_eq!(Message::parse("ready"), ready(false));
+        assert_eq!(Message::parse("ready\n"), ready(false));
+        assert_eq!(Message::parse("ready rewind"), ready(true));
+        assert_eq!(Message::parse("watch 7"), Message::Watch { number: 7 });
         assert_eq!(
             Message::parse("refuse two threads\n"),
             Message::Refuse("two threads".to_owned())
@@ -87,6 +97,8 @@ mod tests {
             "ended",
             "ended 7",
             "ended x 0",
+            "watch",
+            "watch x",
             "ended 7 x",
             "hello 1 2",
         ] {

@@ -122,39 +122,66 @@ impl Traced {
         around: &Surroundings<'_>,
         missing: &mut BTreeSet<PathBuf>,
     ) {
-        // SAFETY: the kernel wants this structure zeroed.
-        let mut notification: libc::seccomp_notif = unsafe { std::mem::zeroed() };
-        // SAFETY: the structure lives through the call and has the type this ioctl takes.
-        let received = unsafe {
-            libc::ioctl(
-                self.listener.as_raw_fd(),
-                SECCOMP_IOCTL_NOTIF_RECV,
-                &raw mut notification,
-            )
-        };
-        if received < 0 {
+        let Some(notification) = receive_notification(&self.listener) else {
             return;
-        }
+        };
         if missing.len() < MISSING_MAX
             && let Some(path) = path_of(&notification, job)
             && is_missing(&path, around)
         {
             missing.insert(path);
         }
-        let mut response = libc::seccomp_notif_resp {
-            id: notification.id,
-            val: 0,
-            error: 0,
-            flags: libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
-        };
-        // SAFETY: as above. An error means that the caller has ended.
-        unsafe {
-            libc::ioctl(
-                self.listener.as_raw_fd(),
-                SECCOMP_IOCTL_NOTIF_SEND,
-                &raw mut response,
-            );
-        }
+        let_go_on(&self.listener, notification.id);
+    }
+}
+
+/// A call that the kernel holds up.
+pub(crate) type Notification = libc::seccomp_notif;
+
+/// Receives what a listener has to tell. `None`: the caller has gone meanwhile.
+pub(crate) fn receive_notification(listener: &OwnedFd) -> Option<Notification> {
+    // SAFETY: the kernel wants this structure zeroed.
+    let mut notification: Notification = unsafe { std::mem::zeroed() };
+    // SAFETY: the structure lives through the call and has the type this ioctl takes.
+    let received = unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            SECCOMP_IOCTL_NOTIF_RECV,
+            &raw mut notification,
+        )
+    };
+    (received >= 0).then_some(notification)
+}
+
+/// Lets a call happen as if it had not been held up.
+pub(crate) fn let_go_on(listener: &OwnedFd, id: u64) {
+    respond(
+        listener,
+        id,
+        0,
+        libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
+    );
+}
+
+/// Lets a call return this value without happening.
+pub(crate) fn answer(listener: &OwnedFd, id: u64, value: i64) {
+    respond(listener, id, value, 0);
+}
+
+fn respond(listener: &OwnedFd, id: u64, value: i64, flags: u32) {
+    let mut response = libc::seccomp_notif_resp {
+        id,
+        val: value,
+        error: 0,
+        flags,
+    };
+    // SAFETY: as in `receive_notification`. An error means that the caller has ended.
+    unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            SECCOMP_IOCTL_NOTIF_SEND,
+            &raw mut response,
+        );
     }
 }
 

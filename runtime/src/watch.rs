@@ -4,8 +4,9 @@ use crate::{
     cgroup::MemoryKills,
     init::InitReport,
     outputs,
+    rewind::{self, Told},
     slot_process::ToSlot,
-    template::Fork,
+    template::{Answer, Fork},
     wire::{self, Stream},
 };
 use maelstrom_spec::{JobEffects, JobError, JobOutcome, JobOutput, JobStatus};
@@ -52,6 +53,10 @@ pub(crate) struct Watch<'s> {
     pub(crate) timeout: Option<Duration>,
     /// What runs in the container, if it is a template's fork, until its end is known.
     pub(crate) fork: Option<Fork<'s>>,
+    /// What the fork is rewound by, if it can be.
+    pub(crate) rewinds: Option<rewind::Fork>,
+    /// Whether the fork has ended its job and stands still, to be rewound.
+    pub(crate) stands: bool,
     /// Why the end of the fork will never be known.
     pub(crate) lost: Option<String>,
     /// Whether a fork is known to have left nothing in a network that others are to use.
@@ -88,6 +93,21 @@ impl Watch<'_> {
             if events.answer {
                 self.read_answer();
             }
+            if events.fork_over
+                && let Some(rewinds) = &mut self.rewinds
+            {
+                rewinds.spoil();
+            }
+            if events.call
+                && let Some(status) = self.answer_call()
+                && killed.is_none()
+            {
+                self.stdout.drain()?;
+                self.stderr.drain()?;
+                self.stands = true;
+                self.left_clean = true;
+                return Ok(Ok(self.outcome(status, self.started.elapsed())));
+            }
             if events.control && self.read_control()? && killed.is_none() {
                 killed = Some(Killed::Cancelled);
                 self.kill();
@@ -113,6 +133,11 @@ impl Watch<'_> {
         if let Some(fork) = &self.fork {
             descriptors.push(PollFd::new(fork.program, read));
         }
+        let calls = descriptors.len();
+        if let Some(rewinds) = &self.rewinds {
+            descriptors.push(rewinds.awaited());
+            descriptors.extend(rewinds.end());
+        }
         let outputs = descriptors.len();
         if !quiet {
             let streams = [&self.stdout, &self.stderr];
@@ -126,7 +151,9 @@ impl Watch<'_> {
         Ok(Events {
             over: any(&descriptors[0]) || any(&descriptors[1]),
             control: any(&descriptors[2]),
-            answer: descriptors[3..outputs].iter().any(any),
+            answer: descriptors[3..calls].iter().any(any),
+            call: descriptors[calls..outputs].first().is_some_and(any),
+            fork_over: descriptors[calls..outputs].get(1).is_some_and(any),
             output: descriptors[outputs..].iter().any(any),
         })
     }
@@ -137,7 +164,11 @@ impl Watch<'_> {
             return;
         };
         match fork.answer() {
-            Ok(status) => {
+            Ok(Answer::Watch(listener, faults)) => {
+                self.rewinds = Some(rewind::Fork::new(listener, faults));
+                return;
+            }
+            Ok(Answer::Ended(status)) => {
                 let duration = self.started.elapsed();
                 // If the container has ended meanwhile, that shows by itself.
                 let _ = fork.finish(&self.link, status, duration, self.outputs.as_ref());
@@ -162,7 +193,22 @@ impl Watch<'_> {
         }
     }
 
-    fn kill(&self) {
+    /// The fork has made a call that is watched. Returns the status of a job that has ended.
+    fn answer_call(&mut self) -> Option<JobStatus> {
+        let (Some(rewinds), Some(fork)) = (&mut self.rewinds, &self.fork) else {
+            return None;
+        };
+        match rewinds.listen(fork.payload) {
+            Told::Nothing => None,
+            Told::Ended(status) => Some(status),
+        }
+    }
+
+    fn kill(&mut self) {
+        if let Some(rewinds) = &mut self.rewinds {
+            // Its template has to notice its end.
+            rewinds.spoil();
+        }
         // The first process of a PID namespace takes all others with it.
         let _ = rustix::process::pidfd_send_signal(&self.process, Signal::KILL);
     }
@@ -269,6 +315,8 @@ pub(crate) fn timespec(duration: Duration) -> Timespec {
 struct Events {
     over: bool,
     answer: bool,
+    call: bool,
+    fork_over: bool,
     control: bool,
     output: bool,
 }
@@ -324,6 +372,11 @@ impl Capture {
             }
         }
         Ok(())
+    }
+
+    /// Where it came from.
+    pub(crate) fn into_source(self) -> OwnedFd {
+        self.from
     }
 
     pub(crate) fn take(&mut self) -> JobOutput {

@@ -13,8 +13,10 @@ mod mounts;
 mod networks;
 mod outcomes;
 mod probe;
+mod rewinding;
 mod template_program;
 mod templates;
+mod traces;
 
 use fixture::Fixture;
 use libtest_mimic::{Arguments, Trial};
@@ -41,6 +43,7 @@ fn main() {
         networks::TESTS,
         outcomes::TESTS,
         templates::TESTS,
+        rewinding::TESTS,
     ]
     .concat();
     let trials = tests

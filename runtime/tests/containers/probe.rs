@@ -1,5 +1,6 @@
 //! What is done inside of containers.
 
+use crate::traces;
 use std::{
     ffi::CString,
     fs,
@@ -38,6 +39,10 @@ pub(crate) fn run(arguments: &[String]) -> i32 {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["ok"] => {}
+        ["birth"] => println!("{}", traces::birth()),
+        ["state"] => print!("{}", traces::state()),
+        ["leave", what] => traces::leave(what),
+        ["scribble", mebibytes] => traces::scribble(mebibytes.parse().unwrap()),
         ["exit", code] => return code.parse().unwrap(),
         ["signal", number] => {
             // SAFETY: sends a signal to this very process.

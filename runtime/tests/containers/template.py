@@ -37,6 +37,7 @@ class Template:
         self._socket.set_inheritable(False)
         self._capabilities = int(take("CAPABILITIES"), 16)
         self._leads_session = take("SESSION") == "1"
+        take("FILTER")
         self._directory = os.getcwd()
 
     def serve(self, run):

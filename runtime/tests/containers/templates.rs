@@ -81,7 +81,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// A job that runs a probe in a fork, and a process that says so where it cannot.
-fn forked(fixture: &Fixture, how: &[&str], probe: &[&str]) -> ContainerJob {
+pub(crate) fn forked(fixture: &Fixture, how: &[&str], probe: &[&str]) -> ContainerJob {
     let mut job = fixture.job(&["both"]);
     job.root = Root::Discard;
     job.more_like_it = true;
@@ -107,12 +107,12 @@ fn forked_or_9(fixture: &Fixture, how: &[&str], probe: &[&str]) -> ContainerJob 
     job
 }
 
-fn outcome(slot: &mut Slot, job: &ContainerJob) -> JobOutcome {
+pub(crate) fn outcome(slot: &mut Slot, job: &ContainerJob) -> JobOutcome {
     slot.run(job)
         .unwrap_or_else(|failed| panic!("{}", failed.error))
 }
 
-fn said(slot: &mut Slot, job: &ContainerJob) -> String {
+pub(crate) fn said(slot: &mut Slot, job: &ContainerJob) -> String {
     let outcome = outcome(slot, job);
     assert_eq!(outcome.effects.notes, Vec::<String>::new());
     output(Ok(outcome))

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import gc
 import mmap
+import random
 import socket
 import struct
 
@@ -13,6 +14,10 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWPID = 0x20000000
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
+PR_REWIND = 0x4D534D52
+PAYLOAD_MAX_BYTES = 64 << 10
+# Of `seccomp` and `userfaultfd`.
+CALLS = {"x86_64": (317, 323)}
 MADV_COLLAPSE = 25
 HUGE_PAGE_BYTES = 2 << 20
 MAX_PACKET_BYTES = 80 << 10
@@ -36,6 +41,10 @@ class Runtime:
         self.socket.set_inheritable(False)
         self.capabilities = int(take("MAELSTROM_TEMPLATE_CAPABILITIES"), 16)
         self.leads_session = take("MAELSTROM_TEMPLATE_SESSION") == "1"
+        self.filter = bytes.fromhex(take("MAELSTROM_TEMPLATE_FILTER", ""))
+        self.buffer = ctypes.create_string_buffer(PAYLOAD_MAX_BYTES)
+        self.rewinds = bool(self.filter) and os.uname().machine in CALLS
+        self.kept = None
 
     def say(self, text):
         self.socket.send(text.encode(errors="replace")[:4096])
@@ -52,7 +61,39 @@ class Runtime:
         if not packet:
             os._exit(0)
         line, _, payload = packet.partition(b"\n")
-        return line.split()[1].decode(), payload, received
+        word, number = line.decode().split()
+        return word == "stand", number, payload, received
+
+    def stand(self, number, kept, payload):
+        """From here on the kernel reports what would outlive this process's memory, and whoever
+        asked for this fork can set it back to where this returns with the next payload."""
+        seccomp, userfaultfd = CALLS[os.uname().machine]
+        # For faults of programs only, which needs no privilege.
+        faults = LIBC.syscall(ctypes.c_long(userfaultfd), ctypes.c_long(os.O_CLOEXEC | os.O_NONBLOCK | 1))
+        if faults < 0:
+            return payload
+        program = ctypes.create_string_buffer(self.filter, len(self.filter))
+        description = struct.pack("HxxxxxxP", len(self.filter) // 8, ctypes.addressof(program))
+        arguments = ctypes.c_long(1), ctypes.c_ulong(8), ctypes.c_char_p(description)
+        listener = LIBC.syscall(ctypes.c_long(seccomp), *arguments)
+        if listener < 0:
+            return payload
+        packed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("2i", listener, faults))]
+        self.socket.sendmsg([b"watch %s" % number.encode()], packed)
+        self.kept = kept
+        close_all_but(kept)
+        size = self.prctl(0, ctypes.addressof(self.buffer), len(self.buffer))
+        return payload if size < 0 else self.buffer.raw[:size]
+
+    def end(self, code):
+        """The test has ended. Returns if this process has to exit."""
+        if self.kept is not None:
+            close_all_but(self.kept)
+            self.prctl(1, code, 0)
+
+    def prctl(self, what, first, second):
+        arguments = [ctypes.c_ulong(argument) for argument in (what, first, second, 0)]
+        return LIBC.prctl(PR_REWIND, *arguments)
 
     def enter(self, received, mirrored, kept, directory):
         """Makes this process, which was just forked, one of the container's."""
@@ -64,10 +105,9 @@ class Runtime:
             os.dup2(stream, number)
         for number, stream in mirrored.items():
             os.dup2(stream, number, inheritable=False)
-        for number in received + [self.socket.fileno()]:
+        for number in received:
             os.close(number)
-        self.socket.detach()
-        close_all_but(kept)
+        close_all_but(kept | {self.socket.fileno()})
         if self.leads_session:
             os.setsid()
         else:
@@ -185,9 +225,12 @@ class Template:
             return None
         loop(session)
         if ends_early and self.outcomes == {"passed"}:
+            if capture is not None:
+                capture.stop_global_capturing()
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
             self.ended[0] = 1
+            self.runtime.end(0)
             os._exit(0)
         if session.testsfailed == 0:
             # Nobody reads what is said of a test that passed.
@@ -221,12 +264,11 @@ class Template:
             if stream is not None or what in ("/dev/null", "/dev/urandom", "/dev/random"):
                 kept.add(number)
         self.ended = mmap.mmap(-1, mmap.PAGESIZE)
-        self.runtime.say("ready")
+        self.runtime.say("ready rewind" if self.runtime.rewinds else "ready")
         while True:
-            request, payload, received = self.runtime.receive()
+            stands, request, payload, received = self.runtime.receive()
             try:
-                chosen = items.get(json.loads(payload)["node_id"])
-                if chosen is None:
+                if json.loads(payload)["node_id"] not in items:
                     raise LookupError("the template has not collected this test")
                 check(LIBC.setns(received[3], CLONE_NEWPID), "entering a PID namespace")
                 self.ended[0] = 0
@@ -239,8 +281,14 @@ class Template:
             if child == 0:
                 self.forked = True
                 self.runtime.enter(received, mirrored, kept, directory)
-                session.items[:] = chosen
+                if stands:
+                    payload = self.runtime.stand(request, kept, payload)
+                close_all_but(kept)
+                self.runtime.socket.detach()
+                session.items[:] = chosen = items[json.loads(payload)["node_id"]]
                 session.testscollected = len(chosen)
+                # As in any other process, no two tests get the same numbers.
+                random.seed()
                 if "numpy.random" in sys.modules:
                     sys.modules["numpy.random"].seed()
                 return
@@ -287,6 +335,7 @@ def main():
             stream.flush()
         except Exception:
             pass
+    runtime.end(code)
     os._exit(code)
 
 

@@ -155,3 +155,81 @@ fn what_a_fork_cannot_take_along_gets_a_fresh_interpreter() {
     assert_eq!(told("importing it set a timer"), 1, "{}", run.stdout);
     assert_eq!(told("without its template"), 0, "{}", run.stdout);
 }
+
+/// Most of these leave nothing but memory behind, so that one process runs many of them.
+const MEMORY: &str = r#"
+import decimal, gc, locale, logging, os, random, signal, sys, warnings
+import pytest
+
+STATE = []
+
+def birth():
+    with open("/proc/self/stat") as stat:
+        return stat.read().rsplit(")", 1)[1].split()[19]
+
+def state():
+    return (
+        list(STATE), hasattr(sys, "left"), sys.getrecursionlimit(), gc.isenabled(), len(sys.path),
+        "wave" in sys.modules, "LEFT" in os.environ, len(warnings.filters), decimal.getcontext().prec,
+        logging.getLogger("left").handlers, sys.gettrace(), signal.getsignal(signal.SIGUSR1),
+        open("/proc/self/comm").read(),
+        os.path.exists("/tmp/left"),
+    )
+
+PRISTINE = state()
+
+@pytest.mark.parametrize("number", range(24))
+def test_leaves(number, capsys):
+    assert state() == PRISTINE
+    STATE.append(number)
+    sys.left = [bytearray(50_000) for _ in range(number * 10)]
+    sys.setrecursionlimit(5000)
+    gc.disable()
+    sys.path.append("/left")
+    import wave
+    os.environ["LEFT"] = "left"
+    warnings.simplefilter("error")
+    decimal.getcontext().prec = 5
+    logging.getLogger("left").addHandler(logging.NullHandler())
+    kept = open("/proc/self/comm")
+    sys.left.append(kept)
+    if number % 8 == 7:
+        open("/tmp/left", "w").close()
+    sys.settrace(lambda *_: None)
+
+@pytest.mark.parametrize("number", range(12))
+def test_tells(number):
+    assert state() == PRISTINE
+    pytest.fail("born %s drew %d" % (birth(), random.getrandbits(60)))
+"#;
+
+#[test]
+fn tests_that_share_a_process_do_not_notice() {
+    let project = Project::new(&[("test_memory.py", MEMORY)]);
+    let run = project.run(&["--slots", "1"]);
+    assert_eq!(run.code, Some(1));
+    let text = |number: u32, test: &str| format!("test_memory.py::test_{test}[{number}]");
+    for number in 0..24 {
+        let name = text(number, "leaves");
+        assert_eq!(run.verdict(&name), "OK", "{}", run.below(&name));
+    }
+    let (mut born, mut drawn) = (Vec::new(), Vec::new());
+    for number in 0..12 {
+        let below = run.below(&text(number, "tells"));
+        let told = below
+            .lines()
+            .find_map(|line| line.split_once("Failed: born "));
+        let (_, told) = told.unwrap_or_else(|| panic!("{below}"));
+        let (birth, number) = told.split_once(" drew ").unwrap();
+        born.push(birth.to_owned());
+        drawn.push(number.to_owned());
+    }
+    for told in [&mut born, &mut drawn] {
+        told.sort();
+        told.dedup();
+    }
+    assert_eq!(drawn.len(), 12, "{drawn:?}");
+    if born.len() > 6 {
+        println!("SKIPPED: this kernel cannot rewind processes (Linux 6.7 can, on x86-64)");
+    }
+}

@@ -121,7 +121,7 @@ def snapshot():
     return {
         "signals": status("SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt"),
         "locked memory": status("VmLck"),
-        "filters": status("Seccomp", "Seccomp_filters", "NoNewPrivs"),
+        "filters": status("Seccomp", "NoNewPrivs"),
         "user": os.getresuid() + os.getresgid() + tuple(os.getgroups()),
         "umask": mask,
         "directory": os.getcwd(),
