@@ -112,17 +112,19 @@ pub(super) struct Memory {
 
 impl Memory {
     /// Remembers the memory of a process that stands still. `origin` is the process that it was
-    /// forked from, which stands still as long as this lives.
+    /// forked from, which stands still as long as this lives. At `shared` there may be a page that
+    /// both may write to; processes that share more are refused.
     pub(super) fn remember(
         process: &OwnedFd,
-        pid: i32,
-        origin: i32,
+        [pid, origin]: [i32; 2],
         tracker: Tracker,
+        shared: u64,
     ) -> Result<Self, Errno> {
         let mappings = mappings(process)?;
+        let own = shared..shared.saturating_add(PAGE_BYTES);
         if mappings
             .iter()
-            .any(|mapping| mapping.is_shared && mapping.is_written)
+            .any(|mapping| mapping.is_shared && mapping.is_written && mapping.range != own)
         {
             return Err(Errno::NOTSUP);
         }

@@ -132,7 +132,7 @@ impl Fork {
         let Some(call) = trace::receive_notification(&self.listener) else {
             return Told::Nothing;
         };
-        let [option, what, first, second, ..] = call.data.args;
+        let [option, what, first, second, third, _] = call.data.args;
         let is_own = self
             .process
             .as_ref()
@@ -140,7 +140,7 @@ impl Fork {
         if is_own && libc::c_long::from(call.data.nr) == libc::SYS_prctl && option == rules::OPTION
         {
             return match what {
-                rules::STANDS => self.stands(&call, first, second, payload),
+                rules::STANDS => self.stands(&call, [first, second, third], payload),
                 rules::ENDED => self.has_ended(&call, first),
                 _ => self.go_on(&call),
             };
@@ -177,10 +177,15 @@ impl Fork {
     }
 
     /// The fork stands where it can be rewound to.
-    fn stands(&mut self, call: &Notification, buffer: u64, size: u64, payload: &[u8]) -> Told {
+    fn stands(
+        &mut self,
+        call: &Notification,
+        [buffer, size, shared]: [u64; 3],
+        payload: &[u8],
+    ) -> Told {
         if self.beginning.is_none() && !self.is_spoilt {
             // Stopping it takes its call back, and it makes it again when it goes on.
-            match self.begin(call.pid as i32) {
+            match self.begin(call.pid as i32, shared) {
                 Ok(()) => return Told::Nothing,
                 Err(_) => self.spoil(),
             }
@@ -195,12 +200,12 @@ impl Fork {
         Told::Nothing
     }
 
-    fn begin(&mut self, pid: i32) -> Result<(), Failure> {
+    fn begin(&mut self, pid: i32, shared: u64) -> Result<(), Failure> {
         let process = Process::open(pid)?;
         let faults = self.faults.take().ok_or(Errno::INVAL);
         let beginning = faults
             .and_then(Tracker::new)
-            .and_then(|tracker| Beginning::remember(&process, tracker));
+            .and_then(|tracker| Beginning::remember(&process, tracker, shared));
         self.process = Some(process);
         self.beginning = Some(beginning.doing(|| "remembering a process".to_owned())?);
         Ok(())
@@ -295,7 +300,8 @@ impl Process {
             .ok_or(Errno::INVAL)
     }
 
-    /// What descriptors it has, what they refer to, and their positions and flags.
+    /// Its working directory, and what descriptors it has, what they refer to, and their positions
+    /// and flags.
     fn descriptors(&self) -> Result<Vec<String>, Errno> {
         let mut names = Vec::new();
         let directory = memory::open(&self.directory, "fd")?;
@@ -308,7 +314,8 @@ impl Process {
             }
         }
         names.sort();
-        let mut described = Vec::new();
+        let directory = rustix::fs::readlinkat(&self.directory, "cwd", Vec::new())?;
+        let mut described = vec![directory.to_string_lossy().into_owned()];
         for name in names {
             let link = format!("fd/{name}");
             let what = rustix::fs::readlinkat(&self.directory, &link, Vec::new())?;
@@ -320,14 +327,14 @@ impl Process {
 }
 
 impl Beginning {
-    fn remember(process: &Process, tracker: Tracker) -> Result<Self, Errno> {
+    fn remember(process: &Process, tracker: Tracker, shared: u64) -> Result<Self, Errno> {
         let origin = process.parent()?;
         // Before its memory is looked at, since it may not have come to rest.
         let template = Stopped::stop(origin)?;
         let stopped = Stopped::stop(process.pid)?;
         Ok(Self {
             registers: stopped.registers()?,
-            memory: Memory::remember(&process.directory, process.pid, origin, tracker)?,
+            memory: Memory::remember(&process.directory, [process.pid, origin], tracker, shared)?,
             descriptors: process.descriptors()?,
             _template: template,
         })

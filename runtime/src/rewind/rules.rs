@@ -14,7 +14,8 @@ use rustix::fs::OFlags;
 pub(super) const OPTION: u64 = 0x4d53_4d52;
 
 /// Second argument: the process can be rewound to here. The third and fourth are a buffer and its
-/// size; the call returns how much the slot has written to it.
+/// size; the call returns how much the slot has written to it. The fifth is the address of a page
+/// that the process and its template both write to, or 0.
 pub(super) const STANDS: u64 = 0;
 
 /// Second argument: the job has ended, and the third is the exit code that it would have. The
@@ -115,6 +116,9 @@ const HARMLESS: &[libc::c_long] = &[
     libc::SYS_gettimeofday,
     libc::SYS_getitimer,
     libc::SYS_rt_sigpending,
+    // The directory is compared.
+    libc::SYS_chdir,
+    libc::SYS_fchdir,
     // The mask of signals is set back.
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigreturn,

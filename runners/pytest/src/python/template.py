@@ -64,7 +64,7 @@ class Runtime:
         word, number = line.decode().split()
         return word == "stand", number, payload, received
 
-    def stand(self, number, kept, payload):
+    def stand(self, number, kept, payload, shared):
         """From here on the kernel reports what would outlive this process's memory, and whoever
         asked for this fork can set it back to where this returns with the next payload."""
         seccomp, userfaultfd = CALLS[os.uname().machine]
@@ -82,18 +82,17 @@ class Runtime:
         self.socket.sendmsg([b"watch %s" % number.encode()], packed)
         self.kept = kept
         close_all_but(kept)
-        size = self.prctl(0, ctypes.addressof(self.buffer), len(self.buffer))
+        size = self.prctl(0, ctypes.addressof(self.buffer), len(self.buffer), shared)
         return payload if size < 0 else self.buffer.raw[:size]
 
     def end(self, code):
         """The test has ended. Returns if this process has to exit."""
         if self.kept is not None:
             close_all_but(self.kept)
-            self.prctl(1, code, 0)
+            self.prctl(1, code, 0, 0)
 
-    def prctl(self, what, first, second):
-        arguments = [ctypes.c_ulong(argument) for argument in (what, first, second, 0)]
-        return LIBC.prctl(PR_REWIND, *arguments)
+    def prctl(self, *arguments):
+        return LIBC.prctl(PR_REWIND, *[ctypes.c_ulong(argument) for argument in arguments])
 
     def enter(self, received, mirrored, kept, directory):
         """Makes this process, which was just forked, one of the container's."""
@@ -185,6 +184,7 @@ class Template:
         self.known = set(descriptors())
         self.places = {place: listing(place) for place in ("/tmp", os.getcwd(), os.path.expanduser("~"))}
         self.forked = False
+        self.ends_plainly = False
         self.outcomes = set()
         # Shared with forks, which write to it when they have come to their own end.
         self.ended = None
@@ -193,10 +193,12 @@ class Template:
         """Serves, and in forks runs the chosen test with pytest's own `loop`. Returns what the hook
         for running tests returns."""
         config = session.config
+        self.session = session
         manager = config.pluginmanager
         capture = manager.getplugin("capturemanager")
         # Of the hooks that end a session, pytest's own matter to no test that passed.
-        ends_early = not others(config.hook.pytest_sessionfinish) and not others(config.hook.pytest_unconfigure)
+        self.ends_plainly = not others(config.hook.pytest_unconfigure, self)
+        ends_early = self.ends_plainly and not others(config.hook.pytest_sessionfinish)
         ends_early = ends_early and getattr(config.option, "max_warnings", None) is None
         has_own_loop = others(config.hook.pytest_runtestloop, self)
         if capture is not None:
@@ -225,17 +227,26 @@ class Template:
             return None
         loop(session)
         if ends_early and self.outcomes == {"passed"}:
-            if capture is not None:
-                capture.stop_global_capturing()
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
-            self.ended[0] = 1
-            self.runtime.end(0)
-            os._exit(0)
+            self.end(capture, 0)
         if session.testsfailed == 0:
             # Nobody reads what is said of a test that passed.
             config.hook.pytest_terminal_summary = lambda **_: []
         return True
+
+    def end(self, capture, code):
+        """Ends the fork here."""
+        if capture is not None:
+            capture.stop_global_capturing()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        self.ended[0] = 1
+        self.runtime.end(code)
+        os._exit(code)
+
+    def unconfigure(self, config):
+        """What pytest does from here on concerns the process alone, and the kernel would remember it."""
+        if self.forked and self.ends_plainly:
+            self.end(config.pluginmanager.getplugin("capturemanager"), int(self.session.exitstatus))
 
     def refuse_what_forks_would_miss(self):
         found = traces(self.known)
@@ -264,6 +275,7 @@ class Template:
             if stream is not None or what in ("/dev/null", "/dev/urandom", "/dev/random"):
                 kept.add(number)
         self.ended = mmap.mmap(-1, mmap.PAGESIZE)
+        shared = ctypes.addressof(ctypes.c_char.from_buffer(self.ended))
         self.runtime.say("ready rewind" if self.runtime.rewinds else "ready")
         while True:
             stands, request, payload, received = self.runtime.receive()
@@ -282,7 +294,8 @@ class Template:
                 self.forked = True
                 self.runtime.enter(received, mirrored, kept, directory)
                 if stands:
-                    payload = self.runtime.stand(request, kept, payload)
+                    payload = self.runtime.stand(request, kept, payload, shared)
+                    self.ended[0] = 0
                 close_all_but(kept)
                 self.runtime.socket.detach()
                 session.items[:] = chosen = items[json.loads(payload)["node_id"]]
@@ -314,6 +327,10 @@ def main():
         @pytest.hookimpl(tryfirst=True)
         def pytest_runtestloop(self, session):
             return self.run(session, loop)
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_unconfigure(self, config):
+            self.unconfigure(config)
 
         def pytest_runtest_logreport(self, report):
             self.outcomes.add(report.outcome)
