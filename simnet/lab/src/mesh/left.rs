@@ -165,7 +165,8 @@ mod tests {
     #[test]
     fn containers_and_mounts_are_left() {
         let before = Seen::parse(BEFORE);
-        let now = "process pid:[1] 1 (lab-host) S 0 0\n\
+        let now = "self 30\n\
+            process pid:[1] 1 (lab-host) S 0 0\n\
             process pid:[1] 9 (node) S 1 0\n\
             process pid:[2] 12 (init) S 9 0\n\
             mounts 8\n";
