@@ -246,7 +246,6 @@ impl<'a> SlotProcess<'a> {
             timeout: job.timeout.filter(|timeout| !timeout.is_zero()),
             fork: None,
             rewinds: None,
-            stands: false,
             lost: None,
             left_clean: false,
         };

@@ -82,19 +82,9 @@ struct Running {
     /// Whether it can make forks that can be rewound.
     rewinds: bool,
     /// The last fork, whose job has ended, where the next job can have it.
-    standing: Option<Standing>,
+    standing: Option<Begun>,
     /// How many forks in a row could not be rewound even once.
     spoilt: u32,
-}
-
-/// A fork that stands still, in its container.
-struct Standing {
-    fork: rewind::Fork,
-    init: OwnedFd,
-    link: OwnedFd,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-    is_rewound: bool,
 }
 
 /// Why a job is not run by a template.
@@ -134,14 +124,12 @@ impl Templates {
     pub(crate) fn rewind(&mut self) {
         for entry in &mut self.entries {
             if let Some(running) = &mut entry.running
-                && let Some(standing) = &mut running.standing
-                && !standing.is_rewound
+                && let Some(Begun { rewinds, .. }) = &mut running.standing
+                && let Some(fork) = rewinds
+                && fork.has_ended()
             {
-                match standing.fork.rewind() {
-                    Ok(()) => {
-                        standing.is_rewound = true;
-                        running.spoilt = 0;
-                    }
+                match fork.rewind() {
+                    Ok(()) => running.spoilt = 0,
                     Err(_) => running.end_standing(),
                 }
             }
@@ -358,7 +346,6 @@ impl SlotProcess<'_> {
                     .map_or(&[], |template| &template.payload),
             }),
             rewinds: begun.rewinds,
-            stands: false,
             lost: None,
             left_clean: false,
         };
@@ -371,14 +358,13 @@ impl SlotProcess<'_> {
         running.left_clean = watch.left_clean;
         running.is_owing = is_owing;
         match watch.rewinds.take() {
-            Some(fork) if watch.stands => {
-                running.standing = Some(Standing {
-                    fork,
+            Some(fork) if fork.has_ended() => {
+                running.standing = Some(Begun {
                     init: watch.process,
                     link: watch.link,
                     stdout: watch.stdout.into_source(),
                     stderr: watch.stderr.into_source(),
-                    is_rewound: false,
+                    rewinds: Some(fork),
                 });
             }
             Some(fork) if fork.rewound() == 0 => running.spoilt += 1,
@@ -395,7 +381,7 @@ impl SlotProcess<'_> {
     }
 }
 
-/// A fork that has been asked for, and its container.
+/// A fork that has been asked for, or stands still, and its container.
 struct Begun {
     init: OwnedFd,
     link: OwnedFd,
@@ -475,7 +461,9 @@ impl Running {
     fn end_standing(&mut self) {
         if let Some(mut standing) = self.standing.take() {
             // Otherwise its template could not notice its end.
-            standing.fork.spoil();
+            if let Some(fork) = &mut standing.rewinds {
+                fork.spoil();
+            }
             let _ = rustix::process::pidfd_send_signal(&standing.init, Signal::KILL);
         }
     }
@@ -515,13 +503,7 @@ impl Running {
     /// Gives a job the fork that stands still, or a new one.
     fn begin(&mut self, job: &ContainerJob, null: &OwnedFd) -> Result<Begun, Otherwise> {
         match self.standing.take() {
-            Some(standing) => Ok(Begun {
-                init: standing.init,
-                link: standing.link,
-                stdout: standing.stdout,
-                stderr: standing.stderr,
-                rewinds: Some(standing.fork),
-            }),
+            Some(standing) => Ok(standing),
             None => self.fork(job, null),
         }
     }

@@ -3,8 +3,7 @@
 use crate::{
     cgroup::MemoryKills,
     init::InitReport,
-    outputs,
-    rewind::{self, Told},
+    outputs, rewind,
     slot_process::ToSlot,
     template::{Answer, Fork},
     wire::{self, Stream},
@@ -55,8 +54,6 @@ pub(crate) struct Watch<'s> {
     pub(crate) fork: Option<Fork<'s>>,
     /// What the fork is rewound by, if it can be.
     pub(crate) rewinds: Option<rewind::Fork>,
-    /// Whether the fork has ended its job and stands still, to be rewound.
-    pub(crate) stands: bool,
     /// Why the end of the fork will never be known.
     pub(crate) lost: Option<String>,
     /// Whether a fork is known to have left nothing in a network that others are to use.
@@ -104,7 +101,6 @@ impl Watch<'_> {
             {
                 self.stdout.drain()?;
                 self.stderr.drain()?;
-                self.stands = true;
                 self.left_clean = true;
                 return Ok(Ok(self.outcome(status, self.started.elapsed())));
             }
@@ -198,10 +194,7 @@ impl Watch<'_> {
         let (Some(rewinds), Some(fork)) = (&mut self.rewinds, &self.fork) else {
             return None;
         };
-        match rewinds.listen(fork.payload) {
-            Told::Nothing => None,
-            Told::Ended(status) => Some(status),
-        }
+        rewinds.listen(fork.payload)
     }
 
     fn kill(&mut self) {

@@ -137,7 +137,7 @@ impl Memory {
         }
         let stretches = mappings
             .iter()
-            .filter(|mapping| mapping.is_written)
+            .filter(|mapping| mapping.is_written && !mapping.is_shared)
             .map(|mapping| Stretch {
                 range: mapping.range.clone(),
                 places: vec![None; pages(&mapping.range)],

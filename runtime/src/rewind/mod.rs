@@ -50,14 +50,6 @@ pub(crate) fn filter() -> String {
     digits
 }
 
-/// What a fork has told.
-pub(crate) enum Told {
-    /// Nothing that matters outside.
-    Nothing,
-    /// Its job has ended with this status, and it can be rewound.
-    Ended(JobStatus),
-}
-
 /// A fork that may be rewound.
 pub(crate) struct Fork {
     listener: OwnedFd,
@@ -68,8 +60,8 @@ pub(crate) struct Fork {
     beginning: Option<Beginning>,
     /// Whether it has left, or may have left, something besides memory.
     is_spoilt: bool,
-    /// Its call that says that its job has ended, unanswered.
-    ended: Option<u64>,
+    /// Whether its call that says that its job has ended waits for an answer.
+    has_ended: bool,
     rewound: u32,
 }
 
@@ -100,7 +92,7 @@ impl Fork {
             process: None,
             beginning: None,
             is_spoilt: false,
-            ended: None,
+            has_ended: false,
             rewound: 0,
         }
     }
@@ -127,11 +119,15 @@ impl Fork {
         self.beginning = None;
     }
 
-    /// Answers one call of the fork. `payload` is for the job that it begins.
-    pub(crate) fn listen(&mut self, payload: &[u8]) -> Told {
-        let Some(call) = trace::receive_notification(&self.listener) else {
-            return Told::Nothing;
-        };
+    /// Whether its job has ended, and it has not been rewound since.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
+    /// Answers one call of the fork. `payload` is for the job that it begins. Returns the status
+    /// of a job that has ended, so that the fork can be rewound.
+    pub(crate) fn listen(&mut self, payload: &[u8]) -> Option<JobStatus> {
+        let call = trace::receive_notification(&self.listener)?;
         let [option, what, first, second, third, _] = call.data.args;
         let is_own = self
             .process
@@ -139,22 +135,19 @@ impl Fork {
             .is_none_or(|process| process.pid == call.pid as i32);
         if is_own && libc::c_long::from(call.data.nr) == libc::SYS_prctl && option == rules::OPTION
         {
-            return match what {
+            match what {
                 rules::STANDS => self.stands(&call, [first, second, third], payload),
-                rules::ENDED => self.has_ended(&call, first),
-                _ => self.go_on(&call),
-            };
+                rules::ENDED => return self.ends(&call, first),
+                _ => trace::let_go_on(&self.listener, call.id),
+            }
+            return None;
         }
         // Until it stands it is still being made.
         if self.process.is_some() && !self.is_spoilt && self.leaves_something(&call) {
             self.spoil();
         }
-        self.go_on(&call)
-    }
-
-    fn go_on(&self, call: &Notification) -> Told {
         trace::let_go_on(&self.listener, call.id);
-        Told::Nothing
+        None
     }
 
     fn leaves_something(&self, call: &Notification) -> bool {
@@ -177,27 +170,21 @@ impl Fork {
     }
 
     /// The fork stands where it can be rewound to.
-    fn stands(
-        &mut self,
-        call: &Notification,
-        [buffer, size, shared]: [u64; 3],
-        payload: &[u8],
-    ) -> Told {
+    fn stands(&mut self, call: &Notification, [buffer, size, shared]: [u64; 3], payload: &[u8]) {
         if self.beginning.is_none() && !self.is_spoilt {
             // Stopping it takes its call back, and it makes it again when it goes on.
             match self.begin(call.pid as i32, shared) {
-                Ok(()) => return Told::Nothing,
+                Ok(()) => return,
                 Err(_) => self.spoil(),
             }
         }
         let fits = payload.len() as u64 <= size;
         if fits && memory::write(call.pid as i32, buffer, payload).is_ok() {
             trace::answer(&self.listener, call.id, payload.len() as i64);
-            return Told::Nothing;
+        } else {
+            self.spoil();
+            trace::answer(&self.listener, call.id, -1);
         }
-        self.spoil();
-        trace::answer(&self.listener, call.id, -1);
-        Told::Nothing
     }
 
     fn begin(&mut self, pid: i32, shared: u64) -> Result<(), Failure> {
@@ -211,13 +198,13 @@ impl Fork {
         Ok(())
     }
 
-    fn has_ended(&mut self, call: &Notification, code: u64) -> Told {
+    fn ends(&mut self, call: &Notification, code: u64) -> Option<JobStatus> {
         if self.beginning.is_none() {
             trace::answer(&self.listener, call.id, 0);
-            return Told::Nothing;
+            return None;
         }
-        self.ended = Some(call.id);
-        Told::Ended(JobStatus::Exited(code as u8))
+        self.has_ended = true;
+        Some(JobStatus::Exited(code as u8))
     }
 
     /// Sets a fork whose job has ended back to where it stood before.
@@ -226,9 +213,8 @@ impl Fork {
     ///
     /// What the kernel says. Then its container is to be ended.
     pub(crate) fn rewind(&mut self) -> Result<(), Errno> {
-        let (Some(process), Some(beginning), Some(_)) =
-            (&self.process, &mut self.beginning, self.ended.take())
-        else {
+        self.has_ended = false;
+        let (Some(process), Some(beginning)) = (&self.process, &mut self.beginning) else {
             return Err(Errno::INVAL);
         };
         if process.descriptors()? != beginning.descriptors {
