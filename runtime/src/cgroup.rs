@@ -5,7 +5,7 @@
 //! already is, if its parent hands the controllers on (as `Delegate=yes` does); with v1 beside
 //! this process's group of processes (memory is left out there, since charging a group of its own
 //! makes every page fault dearer). Where neither is possible there are no limits but the kernel's
-//! own.
+//! own, and those of the group that this process is in, as in a container of a CI service.
 
 use std::{
     fs, io,
@@ -26,6 +26,7 @@ impl Cgroup {
     /// Makes the groups of a slot and moves this process into them. What cannot be made is left
     /// out.
     pub(crate) fn enter(places: &[Place], name: &str) -> Self {
+        let shared = events_of_own_groups();
         let mut made = Self::default();
         for place in places {
             let directory = place.directory.join(name);
@@ -33,6 +34,11 @@ impl Cgroup {
                 let _ = fs::remove_dir(&directory);
             }
         }
+        // Where memory is charged to a group that others share, its kills count.
+        made.memory_events = made.memory_events.or_else(|| {
+            let mut files = shared.iter();
+            files.find_map(|path| fs::File::open(path).ok())
+        });
         made
     }
 
@@ -80,12 +86,15 @@ impl MemoryKills {
         }
     }
 
-    /// Whether the kernel has killed a process of this slot for want of memory since this was
-    /// last asked.
-    pub(crate) fn any_since_last_asked(&mut self) -> bool {
-        let kills = self.cgroup.out_of_memory_kills();
-        let before = std::mem::replace(&mut self.seen, kills);
-        kills > before
+    /// Kills until now have nothing to do with the job that starts now.
+    pub(crate) fn forget_earlier(&mut self) {
+        self.seen = self.cgroup.out_of_memory_kills();
+    }
+
+    /// Whether the kernel has killed a process of this slot, or of the group that it shares with
+    /// others, for want of memory since the job started.
+    pub(crate) fn any(&self) -> bool {
+        self.cgroup.out_of_memory_kills() > self.seen
     }
 }
 
@@ -104,7 +113,11 @@ pub(crate) fn available() -> Result<(), String> {
         |place: &Place| rustix::fs::access(&place.directory, rustix::fs::Access::WRITE_OK).is_ok();
     let places = places();
     let has = |what: fn(&Place) -> bool| places.iter().any(|place| what(place) && writable(place));
-    match (has(|place| place.has_pids), has(|place| place.has_memory)) {
+    let knows_kills = has(|place| place.has_memory)
+        || events_of_own_groups()
+            .iter()
+            .any(|path| fs::File::open(path).is_ok());
+    match (has(|place| place.has_pids), knows_kills) {
         (true, true) => Ok(()),
         (pids, memory) => {
             let mut lost = Vec::new();
@@ -173,15 +186,40 @@ pub(crate) struct Place {
 }
 
 pub(crate) fn places() -> Vec<Place> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let memberships = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let (mounts, memberships) = own_groups();
     places_in(&mounts, &memberships, &|path| {
         fs::read_to_string(path).unwrap_or_default()
     })
 }
 
-fn places_in(mounts: &str, memberships: &str, read: &dyn Fn(&Path) -> String) -> Vec<Place> {
-    let mut places = Vec::new();
+/// Mounted file systems and the groups of this process, as the kernel lists them.
+fn own_groups() -> (String, String) {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    (read("/proc/self/mountinfo"), read("/proc/self/cgroup"))
+}
+
+/// Where the kernel may tell of processes that it has killed for want of memory in the group that
+/// this process is in.
+fn events_of_own_groups() -> Vec<PathBuf> {
+    let (mounts, memberships) = own_groups();
+    groups_in(&mounts, &memberships, "memory")
+        .into_iter()
+        .map(|group| match group.is_unified {
+            true => group.directory.join("memory.events"),
+            false => group.directory.join("memory.oom_control"),
+        })
+        .collect()
+}
+
+/// A group that this process is in.
+struct Group {
+    directory: PathBuf,
+    is_unified: bool,
+}
+
+/// The groups of a controller, and of the unified hierarchy, which may have it.
+fn groups_in(mounts: &str, memberships: &str, controller: &str) -> Vec<Group> {
+    let mut groups = Vec::new();
     for mount in mounts.lines() {
         let Some((before, after)) = mount.split_once(" - ") else {
             continue;
@@ -201,8 +239,8 @@ fn places_in(mounts: &str, memberships: &str, read: &dyn Fn(&Path) -> String) ->
                 controllers.is_empty()
             } else {
                 after[0] == "cgroup"
-                    && controllers.split(',').any(|c| c == "pids")
-                    && options.split(',').any(|o| o == "pids")
+                    && controllers.split(',').any(|c| c == controller)
+                    && options.split(',').any(|o| o == controller)
             };
             ours.then_some(path)
         });
@@ -210,9 +248,19 @@ fn places_in(mounts: &str, memberships: &str, read: &dyn Fn(&Path) -> String) ->
             continue;
         };
         let relative = membership.strip_prefix(root.trim_end_matches('/'));
-        let directory = Path::new(at).join(relative.unwrap_or(membership).trim_start_matches('/'));
-        let controllers = if is_unified {
-            read(&directory.join("cgroup.subtree_control"))
+        groups.push(Group {
+            directory: Path::new(at).join(relative.unwrap_or(membership).trim_start_matches('/')),
+            is_unified,
+        });
+    }
+    groups
+}
+
+fn places_in(mounts: &str, memberships: &str, read: &dyn Fn(&Path) -> String) -> Vec<Place> {
+    let mut places = Vec::new();
+    for group in groups_in(mounts, memberships, "pids") {
+        let controllers = if group.is_unified {
+            read(&group.directory.join("cgroup.subtree_control"))
         } else {
             "pids".to_owned()
         };
@@ -220,7 +268,7 @@ fn places_in(mounts: &str, memberships: &str, read: &dyn Fn(&Path) -> String) ->
         let place = Place {
             has_pids: has("pids"),
             has_memory: has("memory"),
-            directory,
+            directory: group.directory,
         };
         if place.has_pids || place.has_memory {
             places.push(place);
@@ -265,6 +313,21 @@ mod tests {
         });
         let directories: Vec<_> = places.iter().map(|place| &place.directory).collect();
         assert_eq!(directories, [Path::new("/cg/pids/a")]);
+    }
+
+    #[test]
+    fn groups_that_tell_of_kills() {
+        let mounts = "1 0 0:1 / /cg/pids rw - cgroup cgroup rw,pids\n\
+                      2 0 0:2 / /cg/memory rw - cgroup cgroup rw,memory\n\
+                      3 0 0:3 /docker/x /cg/unified rw - cgroup2 cgroup2 rw\n";
+        let memberships = "9:pids:/a\n8:memory:/b\n0::/docker/x/c\n";
+        let groups = groups_in(mounts, memberships, "memory");
+        let directories: Vec<_> = groups.iter().map(|group| &group.directory).collect();
+        assert_eq!(
+            directories,
+            [Path::new("/cg/memory/b"), Path::new("/cg/unified/c")]
+        );
+        assert!(!groups[0].is_unified && groups[1].is_unified);
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod exec;
 mod init;
 mod job;
 mod kept;
+mod last_words;
 mod launcher;
 mod network;
 mod order;

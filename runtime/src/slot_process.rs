@@ -213,6 +213,7 @@ impl<'a> SlotProcess<'a> {
         terminal: Option<&OwnedFd>,
     ) -> io::Result<Result<JobOutcome, JobError>> {
         let mut notes = Vec::new();
+        self.memory.forget_earlier();
         if job.template.is_some() {
             match self.run_in_template(number, job)? {
                 Ok(outcome) => return Ok(Ok(outcome)),
@@ -244,6 +245,7 @@ impl<'a> SlotProcess<'a> {
             process: started.process,
             started: begun,
             timeout: job.timeout.filter(|timeout| !timeout.is_zero()),
+            namespace: None,
             fork: None,
             rewinds: None,
             lost: None,

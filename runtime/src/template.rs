@@ -4,6 +4,7 @@
 use crate::{
     init::InitReport,
     job::{ContainerJob, Template},
+    last_words::{self, Namespace},
     launcher::{
         packet_pair, receive_with_descriptors, send_packet, send_with_descriptor, socket_pair,
     },
@@ -37,7 +38,7 @@ const TEMPLATES_MAX: usize = 3;
 const START_MAX: Duration = Duration::from_secs(300);
 
 /// How long a template may take to report the end of a fork whose container has ended.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// A template that is lost this often while its forks run is not started again.
 const LOSSES_MAX: u32 = 3;
@@ -336,6 +337,7 @@ impl SlotProcess<'_> {
             process: begun.init,
             started: Instant::now(),
             timeout: job.timeout.filter(|timeout| !timeout.is_zero()),
+            namespace: begun.namespace,
             fork: Some(Fork {
                 program: &running.program,
                 number: running.requests,
@@ -364,6 +366,7 @@ impl SlotProcess<'_> {
                     link: watch.link,
                     stdout: watch.stdout.into_source(),
                     stderr: watch.stderr.into_source(),
+                    namespace: watch.namespace,
                     rewinds: Some(fork),
                 });
             }
@@ -387,6 +390,7 @@ struct Begun {
     link: OwnedFd,
     stdout: OwnedFd,
     stderr: OwnedFd,
+    namespace: Option<Namespace>,
     rewinds: Option<rewind::Fork>,
 }
 
@@ -540,6 +544,7 @@ impl Running {
             Err(error) => return Err(lost(self, error)),
         };
         let init = descriptors.remove(0);
+        let namespace = last_words::namespace(&descriptors[0]);
         let (stdout, stdout_write) = pipe()?;
         let (stderr, stderr_write) = pipe()?;
         let handed_over: Vec<BorrowedFd<'_>> = [null, &stdout_write, &stderr_write]
@@ -574,6 +579,7 @@ impl Running {
             link,
             stdout,
             stderr,
+            namespace,
             rewinds: None,
         })
     }

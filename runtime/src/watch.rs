@@ -3,9 +3,10 @@
 use crate::{
     cgroup::MemoryKills,
     init::InitReport,
+    last_words::{self, Namespace},
     outputs, rewind,
     slot_process::ToSlot,
-    template::{Answer, Fork},
+    template::{self, Answer, Fork},
     wire::{self, Stream},
 };
 use maelstrom_spec::{JobEffects, JobError, JobOutcome, JobOutput, JobStatus};
@@ -50,6 +51,8 @@ pub(crate) struct Watch<'s> {
     pub(crate) outputs: Option<OwnedFd>,
     pub(crate) started: Instant,
     pub(crate) timeout: Option<Duration>,
+    /// The PID namespace of the container, if it is known from the beginning.
+    pub(crate) namespace: Option<Namespace>,
     /// What runs in the container, if it is a template's fork, until its end is known.
     pub(crate) fork: Option<Fork<'s>>,
     /// What the fork is rewound by, if it can be.
@@ -64,13 +67,14 @@ impl Watch<'_> {
     /// Waits for the end of the container. The outer error means that the client has gone.
     pub(crate) fn until_the_end(&mut self) -> io::Result<Result<JobOutcome, JobError>> {
         let mut killed = None;
+        // When its time is over, and then that of its last words.
+        let mut deadline = self
+            .timeout
+            .and_then(|timeout| self.started.checked_add(timeout));
         // While quiet, output is left in its pipes.
         let mut quiet = true;
         loop {
-            let left = match (killed, self.timeout) {
-                (None, Some(timeout)) => Some(timeout.saturating_sub(self.started.elapsed())),
-                _ => None,
-            };
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             let wait = match (quiet, left) {
                 (true, Some(left)) => Some(left.min(QUIET)),
                 (true, None) => Some(QUIET),
@@ -106,15 +110,17 @@ impl Watch<'_> {
             }
             if events.control && self.read_control()? && killed.is_none() {
                 killed = Some(Killed::Cancelled);
+                deadline = None;
                 self.kill();
             }
-            if killed.is_none()
-                && self
-                    .timeout
-                    .is_some_and(|timeout| self.started.elapsed() >= timeout)
-            {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                deadline = None;
+                if killed.is_none() && self.ask_for_last_words() {
+                    deadline = Instant::now().checked_add(last_words::ANSWER_MAX);
+                } else {
+                    self.kill();
+                }
                 killed = Some(Killed::TimedOut);
-                self.kill();
             }
         }
     }
@@ -197,6 +203,13 @@ impl Watch<'_> {
         rewinds.listen(fork.payload)
     }
 
+    /// Whether anybody in the container has some.
+    fn ask_for_last_words(&self) -> bool {
+        self.namespace
+            .or_else(|| last_words::namespace_below(&self.process))
+            .is_some_and(last_words::ask)
+    }
+
     fn kill(&mut self) {
         if let Some(rewinds) = &mut self.rewinds {
             // Its template has to notice its end.
@@ -263,6 +276,9 @@ impl Watch<'_> {
         // Until nothing of it is alive.
         while let Err(Errno::INTR) = poll(&mut [PollFd::new(&self.process, PollFlags::IN)], None) {}
         *self.unreaped += 1;
+        if killed != Some(Killed::Cancelled) {
+            self.await_answer()?;
+        }
         self.stdout.drain()?;
         self.stderr.drain()?;
         Ok(match killed {
@@ -279,9 +295,34 @@ impl Watch<'_> {
         })
     }
 
+    /// The template may have something to add to the output of its fork.
+    fn await_answer(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + template::ANSWER_MAX;
+        while let Some(fork) = &self.fork {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let mut descriptors = vec![PollFd::new(fork.program, PollFlags::IN)];
+            let streams = [&self.stdout, &self.stderr];
+            descriptors.extend(streams.into_iter().filter_map(Capture::awaited));
+            match poll(&mut descriptors, Some(&timespec(left))) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            let has_answered = !descriptors[0].revents().is_empty();
+            self.stdout.drain()?;
+            self.stderr.drain()?;
+            if has_answered {
+                self.read_answer();
+            }
+        }
+        Ok(())
+    }
+
     /// Whether the kernel has killed a process of this job for want of memory.
     fn ran_out_of_memory(&mut self) -> bool {
-        self.memory.any_since_last_asked()
+        self.memory.any()
     }
 
     fn outcome(&mut self, status: JobStatus, duration: Duration) -> JobOutcome {

@@ -24,6 +24,13 @@ use std::{
 /// The one package there is.
 pub(crate) const PACKAGE: &str = "default";
 
+/// Runs one test in a fresh interpreter.
+const SCRIPT: &str = concat!(
+    include_str!("python/common.py"),
+    include_str!("python/last_words.py"),
+    include_str!("python/fresh.py")
+);
+
 /// The interpreter in a container image.
 const IMAGE_INTERPRETER: &str = "/usr/local/bin/python";
 
@@ -56,7 +63,7 @@ impl RunArguments {
         directory: &Path,
     ) -> RunArguments {
         let mut run = RunArguments {
-            arguments: vec!["-m".to_owned(), "pytest".to_owned()],
+            arguments: vec!["-c".to_owned(), SCRIPT.to_owned()],
             prefix: prefix(directory, &collection.root),
         };
         // In a container image it may look in vain for what told it when tests were collected.

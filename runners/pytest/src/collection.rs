@@ -20,6 +20,7 @@ use std::{
 /// Runs in the user's interpreter.
 const SCRIPT: &str = concat!(
     include_str!("python/common.py"),
+    include_str!("python/traces.py"),
     include_str!("python/collect.py")
 );
 

@@ -1,7 +1,7 @@
 //! What pytest writes around a test's own output.
 
 /// The part of pytest's output that is about the test: from below the heading of the failures or
-/// errors to the short summary. All of it where there is none.
+/// errors to the short summary. Where there is none, what follows the description of the session.
 pub(crate) fn clean(stdout: &[u8]) -> &[u8] {
     let lines = lines(stdout);
     let heading = |line: &&Line<'_>| {
@@ -10,7 +10,7 @@ pub(crate) fn clean(stdout: &[u8]) -> &[u8] {
             .is_some_and(|heading| heading == "FAILURES" || heading == "ERRORS")
     };
     let Some(first) = lines.iter().position(|line| heading(&line)) else {
-        return stdout;
+        return without_session(stdout, &lines);
     };
     let start = lines.get(first + 2).map_or(stdout.len(), |line| line.start);
     let end = lines
@@ -25,6 +25,17 @@ pub(crate) fn clean(stdout: &[u8]) -> &[u8] {
         })
         .map_or(stdout.len(), |line| line.start);
     &stdout[start..end.max(start)]
+}
+
+/// What follows the empty line below the description of a session.
+fn without_session<'a>(stdout: &'a [u8], lines: &[Line<'_>]) -> &'a [u8] {
+    let begins = |line: &Line<'_>| line.heading.as_deref() == Some("test session starts");
+    if !lines.first().is_some_and(begins) {
+        return stdout;
+    }
+    let is_empty = |line: &&Line<'_>| stdout.get(line.start) == Some(&b'\n');
+    let end = lines.iter().find(is_empty);
+    end.map_or(stdout, |line| &stdout[line.start + 1..])
 }
 
 /// Whether the last line says that the one test was skipped.
@@ -143,6 +154,11 @@ a.py:2: AssertionError
         assert!(clean(brief.as_bytes()).ends_with(b"assert 1 == 2\n"));
         assert_eq!(clean(b"Fatal Python error\n"), b"Fatal Python error\n");
         assert_eq!(clean(b"== FAILURES ==\n"), b"");
+        let crash =
+            "=== test session starts ===\nplatform\ncollected\n\na.py::t \n\n-- Captured --\n";
+        assert_eq!(clean(crash.as_bytes()), b"a.py::t \n\n-- Captured --\n");
+        let short = b"=== test session starts ===\nplatform\n";
+        assert_eq!(clean(short), short);
         assert_eq!(clean(b"== FAILURES ==\n== x ==\n== y =="), b"");
     }
 

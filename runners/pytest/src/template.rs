@@ -13,6 +13,8 @@ use std::{collections::BTreeSet, path::Path};
 /// Runs in the container's interpreter.
 const SCRIPT: &str = concat!(
     include_str!("python/common.py"),
+    include_str!("python/traces.py"),
+    include_str!("python/last_words.py"),
     include_str!("python/template.py")
 );
 

@@ -5,7 +5,6 @@
 import ctypes
 import errno
 import gc
-import mmap
 import random
 import socket
 import struct
@@ -186,8 +185,7 @@ class Template:
         self.forked = False
         self.ends_plainly = False
         self.outcomes = set()
-        # Shared with forks, which write to it when they have come to their own end.
-        self.ended = None
+        self.words = None
 
     def run(self, session, loop):
         """Serves, and in forks runs the chosen test with pytest's own `loop`. Returns what the hook
@@ -203,6 +201,8 @@ class Template:
         has_own_loop = others(config.hook.pytest_runtestloop, self)
         if capture is not None:
             capture.stop_global_capturing()
+        if config.getoption("capture", None) in ("no", "tee-sys"):
+            print_at_once()
         # These remember results for the next run, of which no test knows.
         for name in ("lfplugin", "nfplugin", "stepwiseplugin"):
             plugin = manager.getplugin(name)
@@ -221,6 +221,7 @@ class Template:
         sys.stderr.flush()
         self.serve(session, items)
         if capture is not None:
+            self.words.lend()
             capture.start_global_capturing()
             capture.suspend_global_capture()
         if has_own_loop:
@@ -239,7 +240,7 @@ class Template:
             capture.stop_global_capturing()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        self.ended[0] = 1
+        self.words.done()
         self.runtime.end(code)
         os._exit(code)
 
@@ -262,7 +263,8 @@ class Template:
         """Returns in forked processes only."""
         directory = os.getcwd()
         streams = {identity(number): number for number in (2, 1)}
-        mirrored, kept = {}, {0, 1, 2}
+        self.words = words = LastWords()
+        mirrored, kept = {}, {0, 1, 2}.union(words.numbers)
         for number, what in descriptors().items():
             if number < 3:
                 continue
@@ -274,8 +276,7 @@ class Template:
                 mirrored[number] = stream
             if stream is not None or what in ("/dev/null", "/dev/urandom", "/dev/random"):
                 kept.add(number)
-        self.ended = mmap.mmap(-1, mmap.PAGESIZE)
-        shared = ctypes.addressof(ctypes.c_char.from_buffer(self.ended))
+        shared = ctypes.addressof(ctypes.c_char.from_buffer(words.page))
         self.runtime.say("ready rewind" if self.runtime.rewinds else "ready")
         while True:
             stands, request, payload, received = self.runtime.receive()
@@ -283,7 +284,7 @@ class Template:
                 if json.loads(payload)["node_id"] not in items:
                     raise LookupError("the template has not collected this test")
                 check(LIBC.setns(received[3], CLONE_NEWPID), "entering a PID namespace")
-                self.ended[0] = 0
+                words.renew()
                 child = os.fork()
             except BaseException as error:
                 self.runtime.say("failed %s %s" % (request, error))
@@ -295,7 +296,7 @@ class Template:
                 self.runtime.enter(received, mirrored, kept, directory)
                 if stands:
                     payload = self.runtime.stand(request, kept, payload, shared)
-                    self.ended[0] = 0
+                words.begin()
                 close_all_but(kept)
                 self.runtime.socket.detach()
                 session.items[:] = chosen = items[json.loads(payload)["node_id"]]
@@ -308,10 +309,7 @@ class Template:
             for number in received[3:]:
                 os.close(number)
             _, status = os.waitpid(child, 0)
-            if status == 0 and not self.ended[0]:
-                # What is not over has not passed.
-                status = 1 << 8
-                os.write(received[2], b"the test ended its process, with code 0, before pytest was done with it\n")
+            status = words.tell(status, *received[1:3])
             for number in received[:3]:
                 os.close(number)
             self.runtime.say("ended %s %d" % (request, status))
@@ -334,6 +332,7 @@ def main():
 
         def pytest_runtest_logreport(self, report):
             self.outcomes.add(report.outcome)
+            self.words.note(report)
 
     plugin = Plugin(runtime)
     code = 3
@@ -344,7 +343,7 @@ def main():
 
         traceback.print_exc()
     if plugin.forked:
-        plugin.ended[0] = 1
+        plugin.words.done()
     else:
         runtime.say("refuse pytest ended with code %d while it collected the tests" % code)
     for stream in (sys.stdout, sys.stderr):

@@ -1,5 +1,6 @@
 //! The built program on real projects.
 
+mod crashes;
 mod images;
 mod isolation;
 mod leaks;
