@@ -12,6 +12,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("exit_codes_come_through", exit_codes_come_through),
     ("signals_come_through", signals_come_through),
     ("a_timeout_keeps_the_output", a_timeout_keeps_the_output),
+    (
+        "at_a_timeout_who_can_answer_is_asked",
+        at_a_timeout_who_can_answer_is_asked,
+    ),
     ("streams_are_kept_apart", streams_are_kept_apart),
     ("output_is_cut_at_the_limit", output_is_cut_at_the_limit),
     (
@@ -88,6 +92,17 @@ fn a_timeout_keeps_the_output(fixture: &Fixture) {
         slot.run(&fixture.job(&["ok"])).unwrap().status,
         JobStatus::Exited(0)
     );
+}
+
+fn at_a_timeout_who_can_answer_is_asked(fixture: &Fixture) {
+    let mut slot = fixture.slot();
+    for then in ["end", "stay"] {
+        let mut job = fixture.job(&["answer", then]);
+        job.timeout = Some(Duration::from_millis(300));
+        let outcome = slot.run(&job).unwrap();
+        assert_eq!(outcome.status, JobStatus::TimedOut, "{then}");
+        assert_eq!(outcome.effects.stdout.bytes(), b"asked\n", "{then}");
+    }
 }
 
 fn streams_are_kept_apart(fixture: &Fixture) {

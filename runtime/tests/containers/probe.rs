@@ -33,6 +33,22 @@ fn list(path: &str) -> String {
     names.join(" ")
 }
 
+/// From here on, says so when it is asked for its last words.
+fn answer(and_end: bool) {
+    extern "C" fn stay(_: libc::c_int) {
+        // SAFETY: writes a constant.
+        unsafe { libc::write(1, b"asked\n".as_ptr().cast(), 6) };
+    }
+    extern "C" fn end(signal: libc::c_int) {
+        stay(signal);
+        // SAFETY: ends the process, whatever it is doing.
+        unsafe { libc::_exit(0) };
+    }
+    let handler = if and_end { end } else { stay };
+    // SAFETY: the handlers do only what handlers may.
+    unsafe { libc::signal(libc::SIGABRT, handler as *const () as libc::sighandler_t) };
+}
+
 /// Does what the arguments say. Returns an exit code.
 #[allow(clippy::too_many_lines)]
 pub(crate) fn run(arguments: &[String]) -> i32 {
@@ -56,6 +72,10 @@ pub(crate) fn run(arguments: &[String]) -> i32 {
         ["abort"] => std::process::abort(),
         ["sleep"] => {
             println!("sleeping");
+            thread::sleep(Duration::from_secs(600));
+        }
+        ["answer", then] => {
+            answer(*then == "end");
             thread::sleep(Duration::from_secs(600));
         }
         ["print", bytes] => {

@@ -276,6 +276,13 @@ fn a_fork_can_time_out(fixture: &Fixture) {
             assert_eq!(ended.status, JobStatus::TimedOut);
             assert!(!ended.effects.stdout.bytes().is_empty());
         }
+        for then in ["end", "stay"] {
+            let mut hangs = forked_or_9(fixture, &[], &["answer", then]);
+            hangs.timeout = Some(Duration::from_millis(300));
+            let ended = outcome(&mut slot, &hangs);
+            assert_eq!(ended.status, JobStatus::TimedOut);
+            assert_eq!(ended.effects.stdout.bytes(), b"asked\n");
+        }
     }
     // It was not the template's fault.
     let again = said(&mut slot, &forked(fixture, &[], &["prepared"]));
