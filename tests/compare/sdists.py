@@ -99,7 +99,7 @@ def surroundings(environment: Path) -> dict[str, str]:
 def plain(work: Path, project: Path, environment: Path, arguments: list[str]) -> dict[str, str]:
     import json
 
-    output = work / "outcomes.json"
+    output = work / f"{project.name}-outcomes.json"
     output.unlink(missing_ok=True)
     plugin = work / "plugin"
     plugin.mkdir(exist_ok=True)

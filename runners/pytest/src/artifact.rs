@@ -104,7 +104,16 @@ pub(crate) fn run_options(given: &PytestArguments, collection: &Collection) -> V
         options.push("-n0".to_owned());
     }
     if collection.covers {
-        options.push("--no-cov".to_owned());
+        // With the option alone its plugin is there, and fails tests that are marked `no_cover`.
+        options.extend(["--no-cov", "-p", "no:_cov"].map(str::to_owned));
+    }
+    if let Some(seed) = &collection.seed
+        && !given
+            .test
+            .iter()
+            .any(|argument| argument.contains("randomly"))
+    {
+        options.push(format!("--randomly-seed={seed}"));
     }
     options
 }

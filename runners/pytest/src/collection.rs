@@ -21,6 +21,7 @@ use std::{
 const SCRIPT: &str = concat!(
     include_str!("python/common.py"),
     include_str!("python/traces.py"),
+    include_str!("python/hypothesis_data.py"),
     include_str!("python/collect.py")
 );
 
@@ -51,6 +52,8 @@ pub(crate) struct Collection {
     pub(crate) distributes: bool,
     /// Whether pytest-cov was told to measure.
     pub(crate) covers: bool,
+    /// What pytest-randomly starts random numbers from.
+    pub(crate) seed: Option<String>,
 }
 
 /// A test.
@@ -94,6 +97,10 @@ pub(crate) struct PythonEnvironment {
     pub(crate) trees: Vec<PathBuf>,
     /// Imported modules that are single files.
     pub(crate) files: Vec<PathBuf>,
+    /// Directories of hypothesis' tables of characters.
+    pub(crate) tables: Vec<PathBuf>,
+    /// Directories of examples that have failed under hypothesis.
+    pub(crate) examples: Vec<PathBuf>,
 }
 
 /// How a collection ended.

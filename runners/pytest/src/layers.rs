@@ -18,6 +18,8 @@ pub(crate) struct PythonTrees {
     pub(crate) interpreter: Trees,
     /// Installed packages, and the virtual environment.
     pub(crate) environment: Trees,
+    /// Examples that have failed under hypothesis: may change with every run.
+    pub(crate) examples: Trees,
     /// Directories elsewhere that hold sources: editable installs and the like.
     pub(crate) sources: Vec<PathBuf>,
 }
@@ -54,6 +56,11 @@ impl PythonTrees {
         if is_virtual && is_own_prefix(&python.prefix) {
             environment.roots.insert(python.prefix.clone());
         }
+        environment.roots.extend(existing(&python.tables));
+        let examples = Trees {
+            roots: existing(&python.examples),
+            ..Trees::default()
+        };
         let mut sources: Vec<PathBuf> = Vec::new();
         let mut candidates: Vec<&PathBuf> = python.path.iter().chain(&python.trees).collect();
         // Parents first, so that what lies below them is known to be there.
@@ -82,6 +89,7 @@ impl PythonTrees {
         PythonTrees {
             interpreter,
             environment,
+            examples,
             sources,
         }
     }
@@ -93,6 +101,7 @@ impl PythonTrees {
             .roots
             .iter()
             .chain(&self.environment.roots)
+            .chain(&self.examples.roots)
             .chain(programs)
             .chain(&self.sources)
             .map(PathBuf::as_path)

@@ -147,6 +147,9 @@ impl Project for PytestProject {
                 "pytest-cov is off: tests run in processes of their own, whose measurements are not combined"
             );
         }
+        if let Some(seed) = &collection.seed {
+            tracing::info!("pytest-randomly draws the same again with --randomly-seed={seed}");
+        }
         let workshop = Arc::new(Workshop::new(
             sink.lazy_client().clone(),
             self.tools.clone(),

@@ -153,6 +153,9 @@ impl Workshop {
             let mut layers = vec![system, programs];
             layers.extend(joined(interpreter)?);
             layers.extend(joined(environment)?);
+            if !self.python.examples.roots.is_empty() {
+                layers.extend(self.python.examples.layers(store, context, &self.cache)?);
+            }
             layers.push(project);
             Ok(layers)
         });
@@ -183,6 +186,7 @@ impl Workshop {
     fn places(&self) -> ProjectPlaces {
         let mut excluded = vec![self.directory.join(HIDDEN_DIRECTORY)];
         excluded.extend(self.python.environment.roots.iter().cloned());
+        excluded.extend(self.python.examples.roots.iter().cloned());
         for root in &self.roots {
             excluded.extend(virtual_environments(root));
         }

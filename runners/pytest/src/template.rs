@@ -14,6 +14,7 @@ use std::{collections::BTreeSet, path::Path};
 const SCRIPT: &str = concat!(
     include_str!("python/common.py"),
     include_str!("python/traces.py"),
+    include_str!("python/hypothesis_data.py"),
     include_str!("python/last_words.py"),
     include_str!("python/template.py")
 );

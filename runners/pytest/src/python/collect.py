@@ -100,6 +100,7 @@ def environment():
     if getattr(site, "ENABLE_USER_SITE", False):
         sites.append(site.getusersitepackages())
     trees, files = top_level(sys.modules)
+    tables, examples = kept_by_hypothesis()
     return {
         "executable": os.path.abspath(sys.executable),
         "base_executable": os.path.abspath(getattr(sys, "_base_executable", None) or sys.executable),
@@ -111,6 +112,8 @@ def environment():
         "path": [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)],
         "trees": trees,
         "files": files,
+        "tables": tables,
+        "examples": examples,
     }
 
 
@@ -118,10 +121,19 @@ def main():
     output, arguments = sys.argv[1], sys.argv[2:]
     import pytest
 
-    collector = Collector()
+    class Plugin(Collector):
+        @pytest.hookimpl(hookwrapper=True)
+        def pytest_load_initial_conftests(self, early_config):
+            # Collecting is not measured, and the last measurements stay.
+            if getattr(early_config.known_args_namespace, "cov_source", None):
+                early_config.known_args_namespace.no_cov = True
+            yield
+
+    collector = Plugin()
     code = start(pytest, arguments, collector)
     config = collector.config
     option = getattr(config, "option", None)
+    seed = getattr(option, "randomly_seed", None)
     result = {
         "code": code,
         "items": collector.items,
@@ -131,6 +143,7 @@ def main():
         "root": str(getattr(config, "rootpath", None) or getattr(config, "rootdir", os.getcwd())),
         "distributes": bool(getattr(option, "numprocesses", None) or getattr(option, "tx", None)),
         "covers": bool(getattr(option, "cov_source", None)),
+        "seed": str(seed) if isinstance(seed, int) else None,
     }
     with open(output, "w") as file:
         json.dump(result, file)

@@ -159,7 +159,7 @@ def gather_memory():
 
 def listing(directory):
     try:
-        return set(os.listdir(directory)) - {"__pycache__", ".pytest_cache"}
+        return set(os.listdir(directory)) - {"__pycache__", ".hypothesis", ".pytest_cache"}
     except OSError:
         return set()
 
@@ -215,6 +215,7 @@ class Template:
         items = {}
         for item in session.items:
             items.setdefault(item.nodeid, []).append(item)
+        learn_what_hypothesis_draws_from()
         gather_memory()
         self.refuse_what_forks_would_miss()
         sys.stdout.flush()

@@ -1,6 +1,6 @@
 //! Modules that a template cannot import, and tests that share a process.
 
-use crate::support::Project;
+use crate::support::{Project, can_rewind};
 
 #[test]
 fn what_a_fork_cannot_take_along_gets_a_fresh_interpreter() {
@@ -114,12 +114,7 @@ fn tests_that_share_a_process_do_not_notice() {
         told.dedup();
     }
     assert_eq!(drawn.len(), 12, "{drawn:?}");
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split('.').map(|number| number.parse().unwrap_or(0));
-    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version < (6, 7) || cfg!(not(target_arch = "x86_64")) {
-        println!("SKIPPED: Linux {release} cannot rewind processes (6.7 can, on x86-64)");
-    } else {
+    if can_rewind() {
         assert!(born.len() <= 3, "{born:?}");
     }
 }

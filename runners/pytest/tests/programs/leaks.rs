@@ -1,7 +1,10 @@
 //! Tests that leave behind whatever a process can leave behind: `leaks/test_leaks.py`.
 
-use crate::support::{Project, Run};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use crate::support::{Project, Run, can_rewind};
+use std::{
+    collections::BTreeSet,
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 const SYSTEM: &str = include_str!("leaks/system.py");
 const LEAKS: &str = include_str!("leaks/test_leaks.py");
@@ -75,6 +78,29 @@ fn leaks_are_invisible_in_any_order() {
         Err(_) => drop(run(&project, "1", &["-k", "second"])),
     }
     run(&project, "2", &["--no-template", "-k", OUTSIDE]);
+}
+
+/// Of those that a process can carry which is used again, each looks whether there is any, leaves its
+/// own, and tells which process it has run in.
+#[test]
+fn leaks_are_invisible_in_processes_that_are_used_again() {
+    let project = project();
+    let variables = [("TEST_LEAK_SEED", "3"), ("TEST_LEAK_TELL", "1")];
+    let run = project.run_with(&variables, &["--slots", "1", "-k", "test and first"]);
+    let births: Vec<&str> = run
+        .stdout
+        .lines()
+        .filter_map(|line| line.split_once("Failed: born "))
+        .map(|(_, born)| born)
+        .collect();
+    let failed = run.stdout.lines().filter(|line| line.contains("..FAIL "));
+    assert!(births.len() > 60, "{}{}", run.stdout, run.stderr);
+    assert_eq!(births.len(), failed.count(), "{}", run.stdout);
+    let different: BTreeSet<&str> = births.iter().copied().collect();
+    println!("{} tests in {} processes", births.len(), different.len());
+    if can_rewind() {
+        assert!(different.len() * 2 < births.len(), "{births:?}");
+    }
 }
 
 #[test]

@@ -4,5 +4,6 @@ mod crashes;
 mod images;
 mod isolation;
 mod leaks;
+mod plugins;
 mod support;
 mod verdicts;

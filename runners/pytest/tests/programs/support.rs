@@ -8,8 +8,8 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// A project in a directory of its own.
-pub(crate) struct Project(TempDir);
+/// A project in a directory of its own, and the environment that its tests run in.
+pub(crate) struct Project(TempDir, &'static Path);
 
 /// How a run ended.
 pub(crate) struct Run {
@@ -21,26 +21,33 @@ pub(crate) struct Run {
 /// A virtual environment with pytest, made once and kept below the target directory.
 pub(crate) fn environment() -> &'static Path {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("venv-1");
-        if !place.join("complete").exists() {
-            let _ = fs::remove_dir_all(&place);
-            succeed(Command::new("python3").args(["-m", "venv"]).arg(&place));
-            succeed(
-                Command::new(place.join("bin/python"))
-                    .args([
-                        "-m",
-                        "pip",
-                        "install",
-                        "--quiet",
-                        "--disable-pip-version-check",
-                    ])
-                    .args(["pytest", "pytest-xdist"]),
-            );
-            fs::write(place.join("complete"), "").unwrap();
-        }
-        place
-    })
+    MADE.get_or_init(|| make_environment("venv-1", &["pytest", "pytest-xdist"]))
+}
+
+/// One with these packages, if it is not there.
+pub(crate) fn make_environment(name: &str, packages: &[&str]) -> PathBuf {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if !place.join("complete").exists() {
+        let _ = fs::remove_dir_all(&place);
+        succeed(Command::new("python3").args(["-m", "venv"]).arg(&place));
+        let mut install = Command::new(place.join("bin/python"));
+        install.args(["-m", "pip", "install", "--quiet"]);
+        succeed(install.arg("--disable-pip-version-check").args(packages));
+        fs::write(place.join("complete"), "").unwrap();
+    }
+    place
+}
+
+/// Whether processes can be used again for other tests here. Says so if not.
+pub(crate) fn can_rewind() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split('.').map(|number| number.parse().unwrap_or(0));
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let can = version >= (6, 7) && cfg!(target_arch = "x86_64");
+    if !can {
+        println!("SKIPPED: Linux {release} cannot rewind processes (6.7 can, on x86-64)");
+    }
+    can
 }
 
 #[track_caller]
@@ -57,11 +64,16 @@ pub(crate) fn succeed(command: &mut Command) {
 impl Project {
     /// A project with these files.
     pub(crate) fn new(files: &[(&str, &str)]) -> Project {
+        Project::with(environment(), files)
+    }
+
+    /// In another environment.
+    pub(crate) fn with(environment: &'static Path, files: &[(&str, &str)]) -> Project {
         let temp = tempfile::Builder::new()
             .prefix("maelstrom-pytest")
             .tempdir()
             .unwrap();
-        let project = Project(temp);
+        let project = Project(temp, environment);
         for (name, text) in files {
             project.write(name, text);
         }
@@ -78,7 +90,7 @@ impl Project {
         fs::write(path, text).unwrap();
     }
 
-    /// A program with these arguments, in the environment with pytest.
+    /// A program with these arguments, in the project's environment.
     pub(crate) fn command(&self, program: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(self.0.path());
@@ -89,7 +101,7 @@ impl Project {
                 command.env_remove(name);
             }
         }
-        let own = environment().join("bin");
+        let own = self.1.join("bin");
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path = std::env::join_paths(std::iter::once(own).chain(std::env::split_paths(&path)));
         command
@@ -125,7 +137,7 @@ impl Project {
     }
 
     pub(crate) fn pytest_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Run {
-        let mut command = self.command(&environment().join("bin/pytest"), arguments);
+        let mut command = self.command(&self.1.join("bin/pytest"), arguments);
         command.envs(variables.iter().copied());
         Run::of(command)
     }

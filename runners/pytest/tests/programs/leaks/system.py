@@ -7,6 +7,7 @@ import platform
 import struct
 
 LIBC = ctypes.CDLL(None, use_errno=True)
+LIBM = ctypes.CDLL("libm.so.6")
 IS_X86 = platform.machine() == "x86_64"
 PAGE = os.sysconf("SC_PAGESIZE")
 LIBC.mmap.restype = LIBC.sbrk.restype = LIBC.shmat.restype = LIBC.mremap.restype = ctypes.c_void_p
@@ -110,45 +111,55 @@ def capabilities():
 
 
 def snapshot():
-    """What the kernel says of a process and its surroundings that no test may find changed."""
+    """What can be seen of a process and its surroundings that no test may find changed, by what a
+    process that is used again for other tests may do."""
     import resource
     import signal
     import time
 
-    mask = os.umask(0)
-    os.umask(mask)
     limits = {name: resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT_")}
     return {
         "signals": status("SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt"),
         "locked memory": status("VmLck"),
-        "filters": status("Seccomp", "NoNewPrivs"),
+        "privileges": status("Seccomp", "NoNewPrivs"),
+        "speculation": status("Speculation_Store_Bypass", "SpeculationIndirectBranch"),
         "user": os.getresuid() + os.getresgid() + tuple(os.getgroups()),
-        "umask": mask,
+        "umask": status("Umask"),
         "directory": os.getcwd(),
         "limits": limits,
-        "nice": os.nice(0),
+        "nice": os.getpriority(os.PRIO_PROCESS, 0),
         "processors": os.sched_getaffinity(0),
         "scheduler": (os.sched_getscheduler(0), os.sched_getparam(0).sched_priority),
-        "ioprio": call("ioprio_get", 1, 0),
         "timers": [signal.getitimer(kind) for kind in (0, 1, 2)],
         "name": read("/proc/self/comm"),
-        "personality": LIBC.personality(ctypes.c_ulong(0xFFFFFFFF)),
+        "personality": read("/proc/self/personality"),
         "memory killer": read("/proc/self/oom_score_adj"),
         "core dumps": read("/proc/self/coredump_filter"),
-        "timer slack": prctl(30),
+        "timer slack": read("/proc/self/timerslack_ns"),
+        "host": os.uname().nodename,
+        "rounding": LIBM.fegetround(),
+        "time zone": time.tzname,
+        "locale": LIBC.setlocale(6, None),
+        "root": os.stat("/").st_mode,
+        "threads": len(os.listdir("/proc/self/task")),
+    }
+
+
+def close_snapshot():
+    """The same and what only calls tell that the kernel reports to whoever would use the process
+    again, so that this one is not."""
+    return {
+        **snapshot(),
+        "personality as called": LIBC.personality(ctypes.c_ulong(0xFFFFFFFF)),
+        "ioprio": call("ioprio_get", 1, 0),
+        "timer slack as called": prctl(30),
         "subreaper": option_value(37),
         "death signal": option_value(2),
         "secure bits": prctl(27),
         "huge pages": prctl(42),
         "write or execute": prctl(66),
         "machine checks": prctl(34),
-        "speculation": prctl(52, 0),
-        "host": os.uname().nodename,
-        "rounding": ctypes.CDLL("libm.so.6").fegetround(),
-        "time zone": time.tzname,
-        "locale": LIBC.setlocale(6, None),
-        "root": os.stat("/").st_mode,
-        "threads": len(os.listdir("/proc/self/task")),
+        "speculation as called": prctl(52, 0),
     }
 
 
