@@ -185,6 +185,41 @@ fn respond(listener: &OwnedFd, id: u64, value: i64, flags: u32) {
     }
 }
 
+/// Opens one of our descriptors in a process whose call is held up. Returns the number that it has
+/// there.
+pub(crate) fn give_descriptor(
+    listener: &OwnedFd,
+    id: u64,
+    descriptor: &OwnedFd,
+) -> Result<u32, Errno> {
+    /// `struct seccomp_notif_addfd`
+    #[repr(C)]
+    struct Addition {
+        id: u64,
+        flags: u32,
+        source: u32,
+        target: u32,
+        target_flags: u32,
+    }
+    let mut addition = Addition {
+        id,
+        flags: 0,
+        source: descriptor.as_raw_fd() as u32,
+        target: 0,
+        target_flags: libc::O_CLOEXEC as u32,
+    };
+    // SAFETY: the structure lives through the call and has the type this ioctl takes.
+    let given = unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            SECCOMP_IOCTL_NOTIF_ADDFD,
+            &raw mut addition,
+        )
+    };
+    sys::check(given.into()).map(|number| number as u32)
+}
+
+const SECCOMP_IOCTL_NOTIF_ADDFD: libc::Ioctl = 0x4018_2103_u32 as libc::Ioctl;
 const SECCOMP_IOCTL_NOTIF_RECV: libc::Ioctl = 0xc050_2100_u32 as libc::Ioctl;
 const SECCOMP_IOCTL_NOTIF_SEND: libc::Ioctl = 0xc018_2101_u32 as libc::Ioctl;
 

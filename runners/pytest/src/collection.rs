@@ -44,6 +44,8 @@ pub(crate) struct Collection {
     /// Modules and directories that a forked process cannot take along, and why; the empty name
     /// stands for all.
     pub(crate) unfit: BTreeMap<String, String>,
+    /// Functions, by the start of the node ids of their tests, of whose many tests none is selected.
+    pub(crate) functions_left_out: Vec<String>,
     /// What the interpreter is made of.
     pub(crate) environment: PythonEnvironment,
     /// The directory that node ids start from.

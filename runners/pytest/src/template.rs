@@ -81,9 +81,21 @@ impl Templates {
             .filter(|file| !is_in(file, &unfit))
             .map(|file| from_start.name(file))
             .collect();
+        // Files can be left out by pytest's own options, and functions cannot.
+        let mut left_out = collection.functions_left_out.clone();
+        let mut length_bytes = 0;
+        left_out.retain(|name| {
+            length_bytes += name.len();
+            length_bytes <= MAX_IGNORED_BYTES
+        });
+        let start = vec![
+            "-c".to_owned(),
+            SCRIPT.to_owned(),
+            json!(left_out).to_string(),
+        ];
         let arguments_in_image = (named.iter().map(String::len).sum::<usize>() <= MAX_NAMED_BYTES)
             .then(|| {
-                let mut arguments = vec!["-c".to_owned(), SCRIPT.to_owned()];
+                let mut arguments = start.clone();
                 arguments.push(from_start.root());
                 arguments.extend(run_options(given, collection));
                 arguments.extend(given.collect.iter().cloned());
@@ -95,7 +107,7 @@ impl Templates {
         if unused.iter().map(|name| name.len()).sum::<usize>() <= MAX_IGNORED_BYTES {
             ignored.extend(unused);
         }
-        let mut arguments = vec!["-c".to_owned(), SCRIPT.to_owned()];
+        let mut arguments = start;
         arguments.extend(run_options(given, collection));
         arguments.extend(given.collect.iter().cloned());
         for name in ignored {

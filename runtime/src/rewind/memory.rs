@@ -1,22 +1,19 @@
 //! The memory of a process that is rewound: what it was like at the beginning, and what of it is
 //! no longer shared with the process that it was forked from.
 
-use super::tracker::Tracker;
-use crate::sys;
-use rustix::{
-    fd::OwnedFd,
-    io::Errno,
-    mm::{Advice, MapFlags, ProtFlags},
+use super::{
+    store::Store,
+    tracee::{Registers, Stopped},
+    tracker::Tracker,
 };
-use std::{ffi::c_void, io::Read, ops::Range, ptr::NonNull};
+use crate::sys;
+use rustix::{fd::OwnedFd, io::Errno};
+use std::{io::Read, ops::Range};
 
 pub(super) const PAGE_BYTES: u64 = 4096;
 
-/// No more is kept of one process. A test that writes to more than this is not worth rewinding.
-const KEPT_MAX_PAGES: usize = 16 << 10;
-
-/// What the kernel takes in one call (`UIO_MAXIOV`).
-const PIECES_MAX: usize = 1024;
+/// Noticing the first write to a page takes as long as copying this many pages.
+const FAULT_COST: usize = 2;
 
 /// Of `/proc/PID/pagemap`: not in memory, but on a disk.
 const SWAPPED: u64 = 1 << 62;
@@ -106,18 +103,21 @@ pub(super) struct Memory {
     heap_end: Option<u64>,
     stretches: Vec<Stretch>,
     store: Store,
-    /// How often it has been restored.
-    restored: u32,
+    /// How many pages were copied when it was restored for the first time after all were watched.
+    needed: Option<usize>,
+    /// How many more than that were copied since, in total.
+    needless: usize,
 }
 
 impl Memory {
     /// Remembers the memory of a process that stands still. `origin` is the process that it was
     /// forked from, which stands still as long as this lives. At `shared` there may be a page that
-    /// both may write to; processes that share more are refused.
+    /// both may write to; processes that share more are refused. The process has mapped `store`.
     pub(super) fn remember(
         process: &OwnedFd,
         [pid, origin]: [i32; 2],
         tracker: Tracker,
+        store: Store,
         shared: u64,
     ) -> Result<Self, Errno> {
         let mappings = mappings(process)?;
@@ -152,57 +152,57 @@ impl Memory {
             mapped_pages: mapped_pages(process)?,
             heap_end: heap.map(|heap| heap.range.end),
             stretches: stretches.collect(),
-            store: Store::new()?,
-            restored: 0,
+            store,
+            needed: None,
+            needless: 0,
         };
         // What it has written to already is nowhere else.
         memory.keep_own()?;
         for stretch in &memory.stretches {
             memory.tracker.include(&stretch.range)?;
         }
-        for stretch in &memory.stretches {
-            memory.tracker.watch(&memory.pagemap, &stretch.range)?;
-        }
+        memory.watch()?;
         Ok(memory)
     }
 
     /// Makes the memory what it was.
-    pub(super) fn restore(&mut self) -> Result<(), Errno> {
-        self.restored += 1;
-        let first = self.store.pages.len();
+    ///
+    /// What is written to stays open for writing, and is copied each time, until copying what need
+    /// not be copied has cost about as much as noticing the first writes to all pages once more.
+    pub(super) fn restore(
+        &mut self,
+        stopped: &Stopped,
+        registers: &Registers,
+    ) -> Result<(), Errno> {
+        let first = self.store.len();
         let mut changed = Vec::new();
-        // Stretches between pages that are written to all the time.
-        let mut watched: Vec<Range<u64>> = Vec::new();
         for stretch in &mut self.stretches {
-            let mut joins = false;
             let written = self.tracker.written(&self.pagemap, &stretch.range)?;
             for address in written.flat_map(|region| region.step_by(PAGE_BYTES as usize)) {
                 let index = (address - stretch.range.start) / PAGE_BYTES;
                 let place = &mut stretch.places[index as usize];
-                let place = *place.get_or_insert_with(|| self.store.add(address));
-                changed.push(place);
-                let page = &mut self.store.pages[place as usize];
-                page.writes += 1;
-                let is_hot = self.restored > 1 && 2 * page.writes >= self.restored;
-                let end = address + PAGE_BYTES;
-                match watched.last_mut() {
-                    _ if is_hot => {}
-                    Some(last) if joins => last.end = end,
-                    _ => watched.push(address..end),
-                }
-                joins = !is_hot;
+                changed.push(*place.get_or_insert_with(|| self.store.add(address)));
             }
         }
-        if self.store.pages.len() > KEPT_MAX_PAGES {
-            return Err(Errno::NOMEM);
-        }
         // These are written to for the first time.
-        let new: Vec<u32> = (first as u32..self.store.pages.len() as u32).collect();
-        self.store.transfer(&new, self.origin, Direction::In)?;
-        self.store.transfer(&changed, self.pid, Direction::Out)?;
-        watched
+        let new: Vec<u32> = (first..self.store.len()).collect();
+        self.store.fetch(&new, self.origin)?;
+        self.store.put_back(&changed, stopped, registers)?;
+        let needed = *self.needed.get_or_insert(changed.len());
+        self.needless += changed.len().saturating_sub(needed);
+        if self.needless >= FAULT_COST * needed {
+            self.needed = None;
+            self.needless = 0;
+            self.watch()?;
+        }
+        Ok(())
+    }
+
+    /// From now on, what is written to is noticed.
+    fn watch(&self) -> Result<(), Errno> {
+        self.stretches
             .iter()
-            .try_for_each(|range| self.tracker.watch(&self.pagemap, range))
+            .try_for_each(|stretch| self.tracker.watch(&self.pagemap, &stretch.range))
     }
 
     /// Whether anything in a range of addresses was there at the beginning.
@@ -258,11 +258,8 @@ impl Memory {
                 }
             }
         }
-        if self.store.pages.len() > KEPT_MAX_PAGES {
-            return Err(Errno::NOMEM);
-        }
-        let all: Vec<u32> = (0..self.store.pages.len() as u32).collect();
-        self.store.transfer(&all, self.pid, Direction::In)
+        let all: Vec<u32> = (0..self.store.len()).collect();
+        self.store.fetch(&all, self.pid)
     }
 }
 
@@ -283,113 +280,6 @@ fn read_entries(pagemap: &OwnedFd, range: &Range<u64>, entries: &mut [u64]) -> R
         offset += read as u64;
     }
     Ok(())
-}
-
-#[derive(Clone, Copy)]
-enum Direction {
-    /// From the process.
-    In,
-    /// To the process.
-    Out,
-}
-
-/// Copies of pages, one after another.
-struct Store {
-    start: NonNull<u8>,
-    pages: Vec<Page>,
-}
-
-struct Page {
-    /// Where it belongs.
-    address: u64,
-    /// How often it had to be restored. Pages that nearly every test writes to are left open for
-    /// writing: copying them for nothing now and then costs less than noticing every time.
-    writes: u32,
-}
-
-impl Store {
-    const BYTES: usize = KEPT_MAX_PAGES * PAGE_BYTES as usize;
-
-    fn new() -> Result<Self, Errno> {
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        let rights = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: fresh memory, which nobody else knows of.
-        let start = unsafe {
-            rustix::mm::mmap_anonymous(std::ptr::null_mut(), Self::BYTES, rights, flags)?
-        };
-        let store = Self {
-            start: NonNull::new(start.cast()).ok_or(Errno::NOMEM)?,
-            pages: Vec::new(),
-        };
-        // The processes that this one forks have no use for it.
-        // SAFETY: it is this memory, and no child reads it.
-        unsafe { rustix::mm::madvise(start, Self::BYTES, Advice::LinuxDontFork)? };
-        Ok(store)
-    }
-
-    /// The place of a page that is to be copied here, if there is room.
-    fn add(&mut self, address: u64) -> u32 {
-        self.pages.push(Page { address, writes: 0 });
-        self.pages.len() as u32 - 1
-    }
-
-    /// Copies pages between the store and a process.
-    fn transfer(&self, places: &[u32], pid: i32, direction: Direction) -> Result<(), Errno> {
-        let mut places = places.iter().peekable();
-        while places.peek().is_some() {
-            let (mut local, mut remote) = (Vec::new(), Vec::new());
-            let mut length = 0;
-            while let Some(&&place) = places.peek() {
-                if local.len() == PIECES_MAX || remote.len() == PIECES_MAX {
-                    break;
-                }
-                // SAFETY: `KEPT_MAX_PAGES` bounds the number of places.
-                let here = unsafe { self.start.add(place as usize * PAGE_BYTES as usize) };
-                extend(&mut local, here.as_ptr().cast());
-                extend(&mut remote, self.pages[place as usize].address as *mut _);
-                length += PAGE_BYTES as usize;
-                places.next();
-            }
-            let count = |pieces: &[libc::iovec]| pieces.len() as libc::c_ulong;
-            // SAFETY: the local memory is the store's own, and long enough.
-            let moved = sys::check(unsafe {
-                let (ours, theirs) = (local.as_ptr(), remote.as_ptr());
-                let (our_count, their_count) = (count(&local), count(&remote));
-                match direction {
-                    Direction::In => {
-                        libc::process_vm_readv(pid, ours, our_count, theirs, their_count, 0)
-                    }
-                    Direction::Out => {
-                        libc::process_vm_writev(pid, ours, our_count, theirs, their_count, 0)
-                    }
-                }
-            } as libc::c_long)?;
-            if moved as usize != length {
-                return Err(Errno::FAULT);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Adds a page to pieces of memory.
-fn extend(pieces: &mut Vec<libc::iovec>, page: *mut c_void) {
-    match pieces.last_mut() {
-        Some(last) if last.iov_base.wrapping_byte_add(last.iov_len) == page => {
-            last.iov_len += PAGE_BYTES as usize;
-        }
-        _ => pieces.push(libc::iovec {
-            iov_base: page,
-            iov_len: PAGE_BYTES as usize,
-        }),
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        // SAFETY: nothing refers to it any more.
-        let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), Self::BYTES) };
-    }
 }
 
 /// Writes to the memory of a process.

@@ -3,9 +3,9 @@
 //! A fork of an interpreter is cheap until it runs: a test that does next to nothing writes to a
 //! thousand pages, each of which the kernel copies, and takes apart afterwards. So a fork that has
 //! run a test is not thrown away if nothing of the test is left but what it has written to its
-//! memory: the slot copies the original contents back, sets the processor's registers to what they
-//! were, and the process is again where it stood before the test, in a container that is as it
-//! was. To itself it has never run anything.
+//! memory: the slot has it copy the original contents back ([`store`]), sets the processor's
+//! registers to what they were, and the process is again where it stood before the test, in a
+//! container that is as it was. To itself it has never run anything.
 //!
 //! Nothing else may be left, and that is not looked for afterwards but known: from the start on
 //! the kernel reports every system call that could leave something ([`rules`]), and a process that
@@ -16,6 +16,7 @@
 
 mod memory;
 mod rules;
+mod store;
 mod tracee;
 mod tracker;
 
@@ -32,6 +33,7 @@ use rustix::{
     io::Errno,
     process::{Pid, PidfdFlags},
 };
+use store::Store;
 use tracee::{Registers, Stopped};
 use tracker::Tracker;
 
@@ -173,7 +175,7 @@ impl Fork {
     fn stands(&mut self, call: &Notification, [buffer, size, shared]: [u64; 3], payload: &[u8]) {
         if self.beginning.is_none() && !self.is_spoilt {
             // Stopping it takes its call back, and it makes it again when it goes on.
-            match self.begin(call.pid as i32, shared) {
+            match self.begin(call, shared) {
                 Ok(()) => return,
                 Err(_) => self.spoil(),
             }
@@ -187,14 +189,16 @@ impl Fork {
         }
     }
 
-    fn begin(&mut self, pid: i32, shared: u64) -> Result<(), Failure> {
-        let process = Process::open(pid)?;
+    fn begin(&mut self, call: &Notification, shared: u64) -> Result<(), Failure> {
+        let process = self.process.insert(Process::open(call.pid as i32)?);
         let faults = self.faults.take().ok_or(Errno::INVAL);
-        let beginning = faults
-            .and_then(Tracker::new)
-            .and_then(|tracker| Beginning::remember(&process, tracker, shared));
-        self.process = Some(process);
-        self.beginning = Some(beginning.doing(|| "remembering a process".to_owned())?);
+        let remember = || {
+            let tracker = Tracker::new(faults?)?;
+            let store = Store::new()?;
+            let file = trace::give_descriptor(&self.listener, call.id, store.file())?;
+            Beginning::remember(process, tracker, (store, file), shared)
+        };
+        self.beginning = Some(remember().doing(|| "remembering a process".to_owned())?);
         Ok(())
     }
 
@@ -225,9 +229,10 @@ impl Fork {
             let heap_end = beginning.memory.heap_end();
             for range in beginning.memory.extra(&process.directory)? {
                 let (call, arguments, expected) = if Some(range.start) == heap_end {
-                    (libc::SYS_brk, [range.start, 0], range.start)
+                    (libc::SYS_brk, [range.start, 0, 0, 0, 0, 0], range.start)
                 } else {
-                    (libc::SYS_munmap, [range.start, range.end - range.start], 0)
+                    let length = range.end - range.start;
+                    (libc::SYS_munmap, [range.start, length, 0, 0, 0, 0], 0)
                 };
                 let allow = || allow_next(&self.listener);
                 if stopped.call(&beginning.registers, call, arguments, allow)? != expected {
@@ -238,8 +243,9 @@ impl Fork {
                 return Err(Errno::NOMEM);
             }
         }
-        beginning.memory.restore()?;
-        stopped.set(&beginning.registers)?;
+        let registers = &beginning.registers;
+        beginning.memory.restore(&stopped, registers)?;
+        stopped.set(registers)?;
         self.rewound += 1;
         Ok(())
     }
@@ -313,14 +319,25 @@ impl Process {
 }
 
 impl Beginning {
-    fn remember(process: &Process, tracker: Tracker, shared: u64) -> Result<Self, Errno> {
+    /// `file` is the number of the store's file in the process.
+    fn remember(
+        process: &Process,
+        tracker: Tracker,
+        (mut store, file): (Store, u32),
+        shared: u64,
+    ) -> Result<Self, Errno> {
         let origin = process.parent()?;
         // Before its memory is looked at, since it may not have come to rest.
         let template = Stopped::stop(origin)?;
         let stopped = Stopped::stop(process.pid)?;
+        let registers = stopped.registers()?;
+        let attached = store.attach(&stopped, &registers, file);
+        stopped.set(&registers)?;
+        attached?;
+        let pids = [process.pid, origin];
         Ok(Self {
-            registers: stopped.registers()?,
-            memory: Memory::remember(&process.directory, [process.pid, origin], tracker, shared)?,
+            registers,
+            memory: Memory::remember(&process.directory, pids, tracker, store, shared)?,
             descriptors: process.descriptors()?,
             _template: template,
         })

@@ -83,13 +83,38 @@ impl Stopped {
         )
     }
 
+    /// Lets the process run code of ours, which ends at a breakpoint. `registers` are where it goes
+    /// on afterwards, or anywhere else in it.
+    pub(super) fn run(
+        &self,
+        registers: &Registers,
+        code: u64,
+        arguments: [u64; 2],
+    ) -> Result<(), Errno> {
+        let mut general = registers.general;
+        go_to(&mut general, code, arguments);
+        set(self.pid, libc::NT_PRSTATUS as usize, bytes_of(&mut general))?;
+        request(libc::PTRACE_CONT, self.pid, 0, 0)?;
+        self.until_trapped()
+    }
+
+    /// Waits until the process has come to where it was to stop.
+    fn until_trapped(&self) -> Result<(), Errno> {
+        let status = wait(self.pid)?;
+        if libc::WIFSTOPPED(status) && status >> 8 == libc::SIGTRAP {
+            Ok(())
+        } else {
+            Err(Errno::INTR)
+        }
+    }
+
     /// Lets the process make one system call, where `registers` were read, with other arguments.
     /// `meanwhile` is called when it has begun. Returns what it returns.
     pub(super) fn call(
         &self,
         registers: &Registers,
         number: libc::c_long,
-        arguments: [u64; 2],
+        arguments: [u64; 6],
         meanwhile: impl FnOnce() -> Result<(), Errno>,
     ) -> Result<u64, Errno> {
         let mut general = registers.general;
@@ -98,10 +123,7 @@ impl Stopped {
         set(self.pid, libc::NT_PRSTATUS as usize, bytes_of(&mut general))?;
         request(libc::PTRACE_SINGLESTEP, self.pid, 0, 0)?;
         meanwhile()?;
-        let status = wait(self.pid)?;
-        if !libc::WIFSTOPPED(status) || libc::WSTOPSIG(status) != libc::SIGTRAP {
-            return Err(Errno::INTR);
-        }
+        self.until_trapped()?;
         get(self.pid, libc::NT_PRSTATUS as usize, bytes_of(&mut general))?;
         Ok(result(&general))
     }
@@ -126,9 +148,23 @@ fn call_again(general: &mut libc::user_regs_struct) {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn other_call(general: &mut libc::user_regs_struct, number: libc::c_long, arguments: [u64; 2]) {
+fn other_call(general: &mut libc::user_regs_struct, number: libc::c_long, arguments: [u64; 6]) {
     general.rax = number as u64;
-    [general.rdi, general.rsi] = arguments;
+    [
+        general.rdi,
+        general.rsi,
+        general.rdx,
+        general.r10,
+        general.r8,
+        general.r9,
+    ] = arguments;
+}
+
+#[cfg(target_arch = "x86_64")]
+fn go_to(general: &mut libc::user_regs_struct, code: u64, arguments: [u64; 2]) {
+    general.rip = code;
+    [general.r8, general.r9] = arguments;
+    general.orig_rax = u64::MAX;
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -3,6 +3,9 @@ import collections
 # Collects tests with pytest in the user's own environment, and tells what that environment
 # is made of: `python -c THIS OUTPUT ARGUMENTS...` writes one JSON object to the file OUTPUT.
 
+# Making tests out of fewer parameters takes no time worth saving.
+MANY = 100
+
 
 class Collector:
     """Takes note of every collected test, and of what importing each module left behind that a
@@ -10,7 +13,9 @@ class Collector:
 
     def __init__(self):
         self.items = []
+        self.deselected = collections.Counter()
         self.unfit = {}
+        self.functions_left_out = []
         self.config = None
         self.before = None
         self.known = set(descriptors())
@@ -34,7 +39,17 @@ class Collector:
             self.unfit.setdefault(report.nodeid.split("::")[0], next(iter(new)))
         self.before = after
 
+    def pytest_deselected(self, items):
+        self.deselected.update(map(function_of, items))
+
+    def left_out(self, session):
+        """Functions none of whose many tests are selected."""
+        for item in session.items:
+            self.deselected.pop(function_of(item), None)
+        return sorted(name for name, count in self.deselected.items() if name and count >= MANY)
+
     def pytest_collection_finish(self, session):
+        self.functions_left_out = self.left_out(session)
         for item in session.items:
             own = getattr(item, "own_markers", [])
             name = item.location[2] or item.name
@@ -46,6 +61,12 @@ class Collector:
                     "ignored": is_skipped(item, own),
                 }
             )
+
+
+def function_of(item):
+    """What the template's own collection calls the function that a test is made of."""
+    name = getattr(item, "originalname", None)
+    return name and "%s::%s" % (item.parent.nodeid, name)
 
 
 def is_skipped(item, own):
@@ -138,6 +159,7 @@ def main():
         "code": code,
         "items": collector.items,
         "unfit": collector.unfit,
+        "functions_left_out": collector.functions_left_out,
         "environment": environment(),
         "pytest": pytest.__version__,
         "root": str(getattr(config, "rootpath", None) or getattr(config, "rootdir", os.getcwd())),
