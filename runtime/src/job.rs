@@ -59,7 +59,9 @@ pub struct ContainerJob {
 pub struct Template {
     /// What is started once.
     pub program: Arc<TemplateProgram>,
-    /// What this job's fork is told, at most [`Template::PAYLOAD_MAX_BYTES`].
+    /// What this job's fork is told, at most [`Template::PAYLOAD_MAX_BYTES`]. Empty: there is no
+    /// fork, and nothing is run. The template is started if it is not running, so that later jobs
+    /// need not wait for it, and whatever goes wrong with it is left for them to find.
     pub payload: Vec<u8>,
 }
 
@@ -78,6 +80,10 @@ pub struct TemplateProgram {
 impl Template {
     /// A longer payload makes its job run without the template.
     pub const PAYLOAD_MAX_BYTES: usize = 64 << 10;
+
+    pub(crate) fn is_only_started(&self) -> bool {
+        self.payload.is_empty()
+    }
 }
 
 impl ContainerJob {

@@ -13,7 +13,7 @@ use crate::{
     order::{Order, Versions},
     prepared::{self, Ahead, Identity, KEPT_WHEN_IDLE, Prepared, TEMPLATES_KEPT_WHEN_IDLE},
     sys::{self, Doing, Failure},
-    template::{Otherwise, Templates},
+    template::{self, Otherwise, Templates},
     watch::{Capture, Watch, timespec},
     wire::{self, Stream},
 };
@@ -214,10 +214,13 @@ impl<'a> SlotProcess<'a> {
     ) -> io::Result<Result<JobOutcome, JobError>> {
         let mut notes = Vec::new();
         self.memory.forget_earlier();
-        if job.template.is_some() {
+        if let Some(template) = &job.template {
             match self.run_in_template(number, job)? {
                 Ok(outcome) => return Ok(Ok(outcome)),
                 Err(Otherwise::Failed(error)) => return Ok(Err(error)),
+                Err(Otherwise::Plain(_)) if template.is_only_started() => {
+                    return Ok(Ok(template::nothing_run()));
+                }
                 Err(Otherwise::Plain(why)) => {
                     notes.extend(why.map(|why| format!("ran without its template: {why}")));
                 }

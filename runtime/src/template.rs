@@ -17,7 +17,7 @@ use crate::{
     watch::{Capture, Watch},
     wire::{self, Stream},
 };
-use maelstrom_spec::{JobError, JobOutcome, JobStatus};
+use maelstrom_spec::{JobEffects, JobError, JobOutcome, JobStatus};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fd::{AsFd, BorrowedFd, OwnedFd},
@@ -234,11 +234,14 @@ impl SlotProcess<'_> {
             entry.running = Some(running);
             if let Err(otherwise) = ready {
                 self.unreaped += entry.end();
-                if matches!(otherwise, Otherwise::Plain(_)) {
+                if matches!(otherwise, Otherwise::Plain(_)) && !template.is_only_started() {
                     entry.losses = LOSSES_MAX;
                 }
                 return Ok(Err(otherwise));
             }
+        }
+        if template.is_only_started() {
+            return Ok(Ok(nothing_run()));
         }
         let ended = self.run_in_fork(number, job, index)?;
         if let Err(Otherwise::Plain(_)) = &ended {
@@ -690,6 +693,14 @@ impl Fork<'_> {
         };
         wire::write_frame(&mut frame, &finish)?;
         send_with_descriptor(link.as_fd(), &frame, outputs.map(AsFd::as_fd))
+    }
+}
+
+/// The outcome of a job that only starts a template.
+pub(crate) fn nothing_run() -> JobOutcome {
+    JobOutcome {
+        status: JobStatus::Exited(0),
+        effects: JobEffects::default(),
     }
 }
 

@@ -401,6 +401,14 @@ impl Client {
         self.0.node.submit_reserved(id, job, Box::new(handler));
     }
 
+    /// How many slots take nobody else's jobs, and give none of its jobs away. 0 with a mesh.
+    pub fn own_slots(&self) -> usize {
+        match self.0.config.mesh {
+            None => self.0.config.slots,
+            Some(_) => 0,
+        }
+    }
+
     /// The results that other machines know, if there are others.
     pub fn shared_results(&self) -> Option<Arc<dyn SharedResults>> {
         self.0.node.results()

@@ -6,7 +6,7 @@ use maelstrom_runner::{
     filter::PytestFacts,
     runner::{Exit, Tools},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
@@ -35,7 +35,7 @@ const GOES_ON: i32 = 1;
 const MAX_OUTPUT_BYTES: u64 = 16 << 20;
 
 /// What pytest collected.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Collection {
     /// Its exit code.
     code: i32,
@@ -58,8 +58,23 @@ pub(crate) struct Collection {
     pub(crate) seed: Option<String>,
 }
 
+impl Collection {
+    /// The same with other tests.
+    pub(crate) fn with_items(&self, items: Vec<Item>) -> Collection {
+        Collection {
+            items,
+            unfit: self.unfit.clone(),
+            functions_left_out: self.functions_left_out.clone(),
+            environment: self.environment.clone(),
+            root: self.root.clone(),
+            seed: self.seed.clone(),
+            ..*self
+        }
+    }
+}
+
 /// A test.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Item {
     pub(crate) node_id: String,
     pub(crate) name: String,
@@ -80,7 +95,7 @@ impl Item {
 }
 
 /// What an interpreter is made of. All paths are absolute.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct PythonEnvironment {
     pub(crate) executable: PathBuf,
     pub(crate) base_executable: PathBuf,
@@ -132,11 +147,12 @@ fn is_executable(path: &Path) -> bool {
         .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// Has pytest collect the tests of the project in `directory`. `watch` is told every line that
-/// pytest writes.
+/// Has pytest collect the tests of the project in `directory`. What it can use again is kept in
+/// `cache`. `watch` is told every line that pytest writes.
 pub(crate) fn collect(
     interpreter: &Path,
     directory: &Path,
+    cache: &Path,
     arguments: &PytestArguments,
     tools: &Tools,
     color: bool,
@@ -144,7 +160,7 @@ pub(crate) fn collect(
 ) -> Result<Ended> {
     let output = tempfile::NamedTempFile::new().context("creating a temporary file")?;
     let mut command = Command::new(interpreter);
-    command.arg("-c").arg(SCRIPT).arg(output.path());
+    command.arg("-c").arg(SCRIPT).arg(output.path()).arg(cache);
     command.args(["--collect-only", "--quiet"]);
     command.arg(format!("--color={}", if color { "yes" } else { "no" }));
     command

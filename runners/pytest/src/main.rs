@@ -8,6 +8,7 @@ mod framework;
 mod layers;
 mod output;
 mod project;
+mod record;
 mod surroundings;
 mod template;
 mod tree;

@@ -3,7 +3,8 @@
 use crate::{
     artifact::{self, PACKAGE, PytestArtifact, RunArguments},
     cli::PytestArguments,
-    collection::{self, Ended},
+    collection::{self, Collection, Ended, Item},
+    record::Record,
     surroundings::{self, Workshop},
     template::Templates,
 };
@@ -20,6 +21,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    thread,
 };
 
 /// One round's view of a project.
@@ -127,15 +129,28 @@ impl Project for PytestProject {
     }
 
     fn collect(&self, sink: &Sink<PytestArtifact>) -> Result<Collected> {
-        let ended = collection::collect(
-            &self.interpreter,
-            &self.directory,
-            &self.arguments,
-            &self.tools,
-            self.color,
-            |bytes| sink.build_output(bytes),
-        )?;
-        let (mut collection, said) = match ended {
+        let record = (!self.arguments.fresh_interpreters && !sink.only_lists())
+            .then(|| Record::read(&self.cache, &self.arguments, &self.interpreter))
+            .flatten();
+        let (ended, expected) = thread::scope(|scope| {
+            let ahead = record.map(|record| scope.spawn(|| self.start_ahead(record, sink)));
+            let ended = collection::collect(
+                &self.interpreter,
+                &self.directory,
+                &self.cache,
+                &self.arguments,
+                &self.tools,
+                self.color,
+                |bytes| sink.build_output(bytes),
+            );
+            let expected = ahead.map(|ahead| {
+                ahead
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            (ended, expected)
+        });
+        let (mut collection, said) = match ended? {
             Ended::Collected(collection, said) => (collection, said),
             Ended::Failed(exit, said) => {
                 sink.output(&said);
@@ -147,33 +162,23 @@ impl Project for PytestProject {
                 "pytest-cov is off: tests run in processes of their own, whose measurements are not combined"
             );
         }
-        if let Some(seed) = &collection.seed {
-            tracing::info!("pytest-randomly draws the same again with --randomly-seed={seed}");
+        let is_run = |item: &Item| is_run(item, sink);
+        let kit = self.kit(&collection, sink, is_run);
+        if expected.is_some_and(|expected| expected != kit.templates)
+            && let Some(client) = sink.lazy_client().started()
+        {
+            // So far there are no other jobs.
+            client.cancel_all();
         }
-        let workshop = Arc::new(Workshop::new(
-            sink.lazy_client().clone(),
-            self.tools.clone(),
-            self.identity.clone(),
-            self.base.clone(),
-            &self.directory,
-            &self.cache,
-            &collection,
-        ));
-        let run = Arc::new(RunArguments::new(
-            &self.arguments,
-            &collection,
-            &self.directory,
-        ));
-        let templates = Templates::new(&self.arguments, &collection, &run, |item| {
-            !item.ignored
-                && sink
-                    .selection()
-                    .evaluate(&item.facts(artifact::file_of(&item.node_id)))
-                    .is_true()
-        });
-        let templates = Arc::new(templates);
+        if !sink.only_lists()
+            && let Some(record) =
+                Record::of(&collection, &self.arguments, &self.interpreter, is_run)
+        {
+            record.write(&self.cache);
+        }
+        kit.templates.warn(&collection);
         let items = std::mem::take(&mut collection.items);
-        let artifacts = PytestArtifact::all(items, &run, &workshop, &templates);
+        let artifacts = PytestArtifact::all(items, &kit.run, &kit.workshop, &kit.templates);
         if self.arguments.select.is_empty() && said.is_none() {
             let files = artifacts.iter().map(|artifact| artifact.key().to_owned());
             *self.files.lock().unwrap_or_else(PoisonError::into_inner) = Some(files.collect());
@@ -189,6 +194,65 @@ impl Project for PytestProject {
             }
         })
     }
+}
+
+/// What tests are run with.
+struct Kit {
+    workshop: Arc<Workshop>,
+    run: Arc<RunArguments>,
+    templates: Arc<Templates>,
+}
+
+impl PytestProject {
+    fn kit(
+        &self,
+        collection: &Collection,
+        sink: &Sink<PytestArtifact>,
+        is_run: impl Fn(&Item) -> bool,
+    ) -> Kit {
+        let workshop = Workshop::new(
+            sink.lazy_client().clone(),
+            self.tools.clone(),
+            self.identity.clone(),
+            self.base.clone(),
+            &self.directory,
+            &self.cache,
+            collection,
+        );
+        let run = RunArguments::new(&self.arguments, collection, &self.directory);
+        let templates = Templates::new(&self.arguments, collection, &run, is_run);
+        Kit {
+            workshop: Arc::new(workshop),
+            run: Arc::new(run),
+            templates: Arc::new(templates),
+        }
+    }
+
+    /// While tests are collected, starts the templates that this run needs if it needs the same as
+    /// the last one. Returns what they are started as.
+    fn start_ahead(&self, record: Record, sink: &Sink<PytestArtifact>) -> Arc<Templates> {
+        let kit = self.kit(&record.collection, sink, |item| is_run(item, sink));
+        let artifacts = PytestArtifact::all(
+            vec![record.example],
+            &kit.run,
+            &kit.workshop,
+            &kit.templates,
+        );
+        for artifact in &artifacts {
+            if let Err(error) = sink.start_template(artifact, record.tests) {
+                tracing::debug!("starting templates ahead of their jobs: {error:#}");
+            }
+        }
+        kit.templates
+    }
+}
+
+fn is_run(item: &Item, sink: &Sink<PytestArtifact>) -> bool {
+    !item.ignored
+        && sink
+            .selection()
+            .evaluate(&item.facts(artifact::file_of(&item.node_id)))
+            .is_true()
 }
 
 #[cfg(test)]

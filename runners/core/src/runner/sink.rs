@@ -3,7 +3,7 @@
 
 use super::{IgnoredTests, LazyClient, Surroundings, TestArtifact, layers::RoundLayers};
 use crate::{
-    client::{Client, Manner, TemplateProgram},
+    client::{Client, JobRequest, Manner, Template, TemplateProgram},
     filter::{Facts, Pattern, Selection},
     metadata::{Metadata, TestConfiguration},
     results::{ContainerKey, ResultCache, ResultKey},
@@ -135,6 +135,35 @@ impl<A: TestArtifact> Sink<A> {
             self.look_up(&artifact, plan, &mut ready);
         }
         (self.send)(Collecting::Artifact(artifact.clone(), ready));
+        Ok(())
+    }
+
+    /// Has the template of an artifact's first test started in as many slots as there are, or
+    /// tests, ahead of jobs that will need it. Whatever goes wrong with that shows when they run.
+    pub fn start_template(&self, artifact: &A, tests: usize) -> anyhow::Result<()> {
+        // With results of earlier runs there may be nothing to run.
+        if self.only_list || self.results.is_some() {
+            return Ok(());
+        }
+        let Some(case) = artifact.cases().first() else {
+            return Ok(());
+        };
+        let plan = self.plan(artifact, &artifact.facts(case), &mut Vec::new())?;
+        let Some(plan) = plan else {
+            return Ok(());
+        };
+        if let (Ok(container), Some(program)) = (&plan.container, &plan.template) {
+            let client = self.client.get()?;
+            for _ in 0..client.own_slots().min(tests) {
+                let mut request =
+                    JobRequest::new(container.clone(), plan.program.clone(), Vec::new());
+                request.template = Some(Template {
+                    program: program.clone(),
+                    payload: Vec::new(),
+                });
+                client.submit(request, |_, _| {});
+            }
+        }
         Ok(())
     }
 
