@@ -57,11 +57,12 @@ impl Enclosure {
 }
 
 /// Makes the container's root and everything mounted in it, and enters its working directory.
+/// Returns the directory that takes writes to the root if they are thrown away.
 pub(crate) fn build(
     job: &ContainerJob,
     around: &Surroundings<'_>,
     enclosure: Enclosure,
-) -> Result<(), Blame> {
+) -> Result<Option<OwnedFd>, Blame> {
     // Modes are as they are asked for.
     let umask = rustix::process::umask(Mode::empty());
     let built = enter(job, around, enclosure);
@@ -69,11 +70,15 @@ pub(crate) fn build(
     built
 }
 
-fn enter(job: &ContainerJob, around: &Surroundings<'_>, enclosure: Enclosure) -> Result<(), Blame> {
+fn enter(
+    job: &ContainerJob,
+    around: &Surroundings<'_>,
+    enclosure: Enclosure,
+) -> Result<Option<OwnedFd>, Blame> {
     if around.owns_network && job.network == JobNetwork::Loopback {
         sys::bring_up_loopback().doing(|| "bringing up loopback".to_owned())?;
     }
-    let root = root(job, around)?;
+    let (root, upper) = root(job, around)?;
     // Made while the slot's tree is in sight, attached when the container's is.
     let mounts = job
         .mounts
@@ -106,21 +111,26 @@ fn enter(job: &ContainerJob, around: &Surroundings<'_>, enclosure: Enclosure) ->
                 job.working_directory.display()
             )
         })
-        .map_err(Blame::job)
+        .map_err(Blame::job)?;
+    Ok(upper)
 }
 
-/// The root file system: the one that the slot gives, or a new one.
-fn root(job: &ContainerJob, around: &Surroundings<'_>) -> Result<OwnedFd, Blame> {
+/// The root file system: the one that the slot gives, or a new one with the directory that takes
+/// its writes.
+fn root(
+    job: &ContainerJob,
+    around: &Surroundings<'_>,
+) -> Result<(OwnedFd, Option<OwnedFd>), Blame> {
     if around.layers.is_empty() {
         return Err(Blame::Job("the container has no layers".to_owned()));
     }
     if let Some(given) = around.given {
         return base::copy_mount(given.root(), false)
+            .map(|root| (root, None))
             .doing(|| "copying the mount of a root file system".to_owned())
             .map_err(Blame::from);
     }
-    let (root, _) = make_root(&job.root, around.layers)?;
-    Ok(root)
+    Ok(make_root(&job.root, around.layers)?)
 }
 
 /// Makes a root file system of layers and what takes writes to them, and for those that are
@@ -301,7 +311,7 @@ fn make(
     made.doing(|| describe(mount)).map_err(Blame::from)
 }
 
-fn attach(mount: &ContainerMount, made: &OwnedFd) -> Result<(), Blame> {
+pub(crate) fn attach(mount: &ContainerMount, made: &OwnedFd) -> Result<(), Blame> {
     let at = mount_point(mount);
     let result = move_mount(
         made.as_fd(),
@@ -337,7 +347,7 @@ fn stub_for(mount: &ContainerMount, at: &Path) -> String {
     format!("{}{slash}", at.display())
 }
 
-fn mount_point(mount: &ContainerMount) -> PathBuf {
+pub(crate) fn mount_point(mount: &ContainerMount) -> PathBuf {
     let given = match mount {
         ContainerMount::Device { name } => return Path::new("/dev").join(name),
         ContainerMount::Bind { mount_point, .. }

@@ -222,7 +222,7 @@ impl Given {
 }
 
 /// A file system in memory, by the directory to which everything in it belongs.
-struct Memory {
+pub(crate) struct Memory {
     top: OwnedFd,
     when_new: State,
     accessed: Time,
@@ -246,7 +246,8 @@ struct State {
 }
 
 impl Memory {
-    fn new(top: OwnedFd) -> Result<Self, Failure> {
+    /// One that nobody has written to. `top` is its topmost directory.
+    pub(crate) fn new(top: OwnedFd) -> Result<Self, Failure> {
         let settled = date_back(&top).and_then(|()| State::of(&top));
         settled
             .map(|(when_new, accessed)| Self {
@@ -257,8 +258,13 @@ impl Memory {
             .doing(|| "looking at a file system in memory".to_owned())
     }
 
+    /// Its topmost directory.
+    pub(crate) fn top(&self) -> &OwnedFd {
+        &self.top
+    }
+
     /// Whether nothing is left in it, nor to be seen of who has read it.
-    fn is_as_new(&mut self) -> bool {
+    pub(crate) fn is_as_new(&mut self) -> bool {
         match State::of(&self.top) {
             Ok((state, accessed)) if state == self.when_new => {
                 accessed == self.accessed || self.forget_access()

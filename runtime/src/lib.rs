@@ -40,6 +40,7 @@ mod template_message;
 mod trace;
 mod watch;
 mod wire;
+mod writable;
 
 pub use check::{Finding, FindingResult, check};
 pub use job::{

@@ -12,7 +12,7 @@ use crate::{
     rewind,
     slot_process::{SlotProcess, Surroundings, ToSlot},
     sys::{self, Doing, Failure},
-    template_init::{self, Finish, MakeTest, TestReady},
+    template_init::{self, Finish, MakeTest, Renewed, TestReady, ToTest},
     template_message::Message,
     watch::{Capture, Watch},
     wire::{self, Stream},
@@ -125,13 +125,15 @@ impl Templates {
     pub(crate) fn rewind(&mut self) {
         for entry in &mut self.entries {
             if let Some(running) = &mut entry.running
-                && let Some(Begun { rewinds, .. }) = &mut running.standing
-                && let Some(fork) = rewinds
+                && let Some(standing) = &mut running.standing
+                && let Some(fork) = &mut standing.rewinds
                 && fork.has_ended()
             {
-                match fork.rewind() {
-                    Ok(()) => running.spoilt = 0,
-                    Err(_) => running.end_standing(),
+                let has_written = fork.has_written();
+                if fork.rewind().is_ok() && (!has_written || renew(&standing.link)) {
+                    running.spoilt = 0;
+                } else {
+                    running.end_standing();
                 }
             }
         }
@@ -686,14 +688,24 @@ impl Fork<'_> {
         outputs: Option<&OwnedFd>,
     ) -> io::Result<()> {
         let mut frame = Vec::new();
-        let finish = Finish {
+        let finish = ToTest::Finish(Finish {
             status,
             duration,
             outputs: self.outputs.to_vec(),
-        };
+        });
         wire::write_frame(&mut frame, &finish)?;
         send_with_descriptor(link.as_fd(), &frame, outputs.map(AsFd::as_fd))
     }
+}
+
+/// Has a container make as new what a job has written to. Whether it could.
+fn renew(link: &OwnedFd) -> bool {
+    let stream = || Stream(link.as_fd());
+    wire::write_frame(stream(), &ToTest::Renew).is_ok()
+        && matches!(
+            wire::read_frame::<Renewed>(stream()),
+            Ok(Some(Renewed(true)))
+        )
 }
 
 /// The outcome of a job that only starts a template.

@@ -12,6 +12,7 @@ use crate::{
     slot_process::Surroundings,
     sys::{self, Child, Doing, Failure},
     wire::{self, Stream},
+    writable::Writable,
 };
 use maelstrom_spec::JobStatus;
 use rustix::{
@@ -37,6 +38,18 @@ pub(crate) enum TestReady {
     Yes,
     No(InitReport),
 }
+
+/// What the container of a fork is told.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToTest {
+    /// The fork will run another job. Answered with [`Renewed`].
+    Renew,
+    Finish(Finish),
+}
+
+/// Whether everything that a job could write to is as it was at the beginning.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Renewed(pub(crate) bool);
 
 /// The fork has ended. Comes with the file for outputs, if the job has any.
 #[derive(Debug, Serialize, Deserialize)]
@@ -243,20 +256,36 @@ fn run_test(
 ) -> ! {
     let stream = || Stream(link.as_fd());
     match prepare_test(job, around) {
-        Ok(descriptors) => {
+        Ok((descriptors, mut writable)) => {
             let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
             let mut frame = Vec::new();
             let said = wire::write_frame(&mut frame, &TestReady::Yes)
                 .and_then(|()| send_with_descriptors(link.as_fd(), &frame, &descriptors));
             drop(descriptors);
-            init::close_all_but(&[&[link], networks.descriptors().as_slice()].concat());
-            if said.is_ok()
-                && let Ok(Some((finish, outputs))) = receive_with_descriptor::<Finish>(link.as_fd())
+            init::close_all_but(
+                &[
+                    &[link],
+                    &networks.descriptors()[..],
+                    &writable.descriptors(),
+                ]
+                .concat(),
+            );
+            while said.is_ok()
+                && let Ok(Some((message, outputs))) = receive_with_descriptor(link.as_fd())
             {
-                let _ = wire::write_frame(
-                    stream(),
-                    &finish_test(job, finish, outputs.as_ref(), networks),
-                );
+                match message {
+                    ToTest::Renew => {
+                        let renewed = Renewed(writable.renew(job).unwrap_or(false));
+                        if wire::write_frame(stream(), &renewed).is_err() {
+                            break;
+                        }
+                    }
+                    ToTest::Finish(finish) => {
+                        let report = finish_test(job, finish, outputs.as_ref(), networks);
+                        let _ = wire::write_frame(stream(), &report);
+                        break;
+                    }
+                }
             }
         }
         Err(blame) => {
@@ -267,8 +296,11 @@ fn run_test(
     unsafe { libc::_exit(0) }
 }
 
-/// Makes the container. Returns what [`TestReady`] comes with.
-fn prepare_test(job: &ContainerJob, around: &Surroundings<'_>) -> Result<Vec<OwnedFd>, Blame> {
+/// Makes the container. Returns what [`TestReady`] comes with, and what takes writes.
+fn prepare_test(
+    job: &ContainerJob,
+    around: &Surroundings<'_>,
+) -> Result<(Vec<OwnedFd>, Writable), Blame> {
     init::settle_in(job, around.ids, around.slot)?;
     let this = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
         .doing(|| "opening a process descriptor".to_owned())?;
@@ -282,8 +314,8 @@ fn prepare_test(job: &ContainerJob, around: &Surroundings<'_>) -> Result<Vec<Own
         let opened = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         descriptors.push(opened.doing(|| format!("opening {path}"))?);
     }
-    container::build(job, around, Enclosure::of(job))?;
-    Ok(descriptors)
+    let upper = container::build(job, around, Enclosure::of(job))?;
+    Ok((descriptors, Writable::new(job, upper)?))
 }
 
 fn finish_test(

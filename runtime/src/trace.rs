@@ -250,7 +250,7 @@ fn normal(path: &Path) -> PathBuf {
 }
 
 /// Reads a path out of another process of the container.
-fn read_string(pid: u32, address: u64) -> Option<PathBuf> {
+pub(crate) fn read_string(pid: u32, address: u64) -> Option<PathBuf> {
     let mut bytes = Vec::new();
     let mut address = address as usize;
     while bytes.len() < libc::PATH_MAX as usize {

@@ -14,6 +14,7 @@
 //! The original contents come from the template, which shares with its fork all that neither has
 //! written to. It stands still meanwhile.
 
+mod files;
 mod memory;
 mod rules;
 mod store;
@@ -62,6 +63,8 @@ pub(crate) struct Fork {
     beginning: Option<Beginning>,
     /// Whether it has left, or may have left, something besides memory.
     is_spoilt: bool,
+    /// Whether it has changed files in the container's own file systems in memory.
+    has_written: bool,
     /// Whether its call that says that its job has ended waits for an answer.
     has_ended: bool,
     rewound: u32,
@@ -94,6 +97,7 @@ impl Fork {
             process: None,
             beginning: None,
             is_spoilt: false,
+            has_written: false,
             has_ended: false,
             rewound: 0,
         }
@@ -119,6 +123,12 @@ impl Fork {
     pub(crate) fn spoil(&mut self) {
         self.is_spoilt = true;
         self.beginning = None;
+    }
+
+    /// Whether its job may have left files in the container's file systems in memory, since it was
+    /// last rewound.
+    pub(crate) fn has_written(&self) -> bool {
+        self.has_written
     }
 
     /// Whether its job has ended, and it has not been rewound since.
@@ -152,8 +162,10 @@ impl Fork {
         None
     }
 
-    fn leaves_something(&self, call: &Notification) -> bool {
-        let Some(Beginning { memory, .. }) = &self.beginning else {
+    /// Whether a call leaves something besides memory and files in memory.
+    fn leaves_something(&mut self, call: &Notification) -> bool {
+        let (Some(process), Some(Beginning { memory, .. })) = (&self.process, &self.beginning)
+        else {
             return true;
         };
         let arguments = call.data.args;
@@ -167,6 +179,10 @@ impl Fork {
                         && memory.concerns(arguments[4], arguments[2])
             }
             libc::SYS_brk => memory.shrinks_heap(arguments[0]),
+            _ if files::stays_in_memory(call, &process.directory) => {
+                self.has_written = true;
+                false
+            }
             _ => true,
         }
     }
@@ -217,7 +233,7 @@ impl Fork {
     ///
     /// What the kernel says. Then its container is to be ended.
     pub(crate) fn rewind(&mut self) -> Result<(), Errno> {
-        self.has_ended = false;
+        (self.has_ended, self.has_written) = (false, false);
         let (Some(process), Some(beginning)) = (&self.process, &mut self.beginning) else {
             return Err(Errno::INVAL);
         };

@@ -4,7 +4,7 @@
 //! kernel remembers nothing of what it did. So every call that is not known to be harmless is
 //! reported to the slot before it happens: everything that creates processes, threads, files or
 //! names, changes limits, credentials, signal handlers, timers, mounts or directories, and every
-//! socket but a pair of unnamed ones. What passes unreported reads, waits, or works on descriptors
+//! socket that can be reached. Files in memory are made as new ([`super::files`]). What passes unreported reads, waits, or works on descriptors
 //! that are compared, or closed, when the process is rewound.
 
 use crate::seccomp::{AUDIT_ARCH, EQUAL, LOAD, RETURN, X32_BIT, jump, statement};
@@ -50,6 +50,7 @@ const HARMLESS: &[libc::c_long] = &[
     libc::SYS_sendfile,
     libc::SYS_copy_file_range,
     libc::SYS_fadvise64,
+    libc::SYS_flock,
     libc::SYS_pipe2,
     libc::SYS_memfd_create,
     libc::SYS_eventfd2,
@@ -65,6 +66,7 @@ const HARMLESS: &[libc::c_long] = &[
     libc::SYS_recvmsg,
     libc::SYS_sendto,
     libc::SYS_sendmsg,
+    libc::SYS_connect,
     libc::SYS_shutdown,
     libc::SYS_getsockname,
     libc::SYS_getpeername,
@@ -167,6 +169,13 @@ const FCNTLS: &[libc::c_int] = &[
     libc::F_SETFD,
     libc::F_GETFL,
     libc::F_SETFL,
+    // What locks the descriptors at the beginning have is compared.
+    libc::F_GETLK,
+    libc::F_SETLK,
+    libc::F_SETLKW,
+    libc::F_OFD_GETLK,
+    libc::F_OFD_SETLK,
+    libc::F_OFD_SETLKW,
 ];
 
 const PRCTLS: &[libc::c_int] = &[
@@ -270,6 +279,11 @@ fn conditional() -> Vec<(libc::c_long, Code)> {
         (libc::SYS_close_range, one_of(2, [0].into_iter())),
         (
             libc::SYS_socketpair,
+            one_of(0, [libc::AF_UNIX as u32].into_iter()),
+        ),
+        // Nobody can connect to it until it is bound.
+        (
+            libc::SYS_socket,
             one_of(0, [libc::AF_UNIX as u32].into_iter()),
         ),
         (libc::SYS_dup3, onto_standard_stream(1)),

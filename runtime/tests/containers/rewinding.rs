@@ -5,7 +5,7 @@ use crate::{
     fixture::Fixture,
     templates::{forked, outcome, said},
 };
-use maelstrom_runtime::{ContainerJob, Slot};
+use maelstrom_runtime::{ContainerJob, ContainerMount, Slot};
 use maelstrom_spec::JobStatus;
 use std::time::Duration;
 
@@ -29,7 +29,22 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 fn job(fixture: &Fixture, probe: &[&str]) -> ContainerJob {
-    forked(fixture, &["rewind"], probe)
+    let mut job = forked(fixture, &["rewind"], probe);
+    job.mounts.push(ContainerMount::Tmp {
+        mount_point: "/tmp".into(),
+    });
+    job
+}
+
+/// An ordinary one, and root.
+const USERS: [u32; 2] = [1000, 0];
+
+fn job_of(user: u32, fixture: &Fixture, probe: &[&str]) -> ContainerJob {
+    ContainerJob {
+        user,
+        group: user,
+        ..job(fixture, probe)
+    }
 }
 
 /// When the process was started that runs a job now.
@@ -93,13 +108,25 @@ const FORGOTTEN: &[&str] = &[
     "another standard stream",
     "no standard input",
     "blocked signals",
+    "a file",
+    "a directory",
+    "many files",
+    "a file that is mapped",
+    "a file that is locked",
+    "a socket that has no name",
 ];
 
 /// What the kernel remembers.
 const REMEMBERED: &[&str] = &[
-    "a file",
-    "a directory",
+    "a file in the root",
+    "a changed file of a layer",
+    "no file of a layer",
+    "a setting",
+    "a setting by a link to it",
+    "a setting by the number of a descriptor",
+    "a socket that has a name",
     "another directory",
+    "another directory in memory",
     "a mask for files",
     "a limit",
     "a signal handler",
@@ -126,27 +153,33 @@ fn a_rewound_fork_is_as_it_was(fixture: &Fixture) {
     if !can_rewind(fixture) {
         return;
     }
-    let mut slot = fixture.slot();
-    let pristine = state(&mut slot, fixture);
-    let first = birth(&mut slot, fixture);
-    for way in FORGOTTEN {
-        for _ in 0..3 {
-            said(&mut slot, &job(fixture, &["leave", way]));
-            assert_eq!(state(&mut slot, fixture), pristine, "{way}");
+    for user in USERS {
+        let mut slot = fixture.slot();
+        let mut says = |probe: &[&str]| said(&mut slot, &job_of(user, fixture, probe));
+        let pristine = says(&["state"]);
+        let first = says(&["birth"]);
+        for way in FORGOTTEN {
+            for _ in 0..3 {
+                says(&["leave", way]);
+                assert_eq!(says(&["state"]), pristine, "{way}");
+            }
+            assert_eq!(says(&["birth"]), first, "{way}");
         }
-        assert_eq!(birth(&mut slot, fixture), first, "{way}");
     }
 }
 
 fn what_leaves_a_trace_is_used_once(fixture: &Fixture) {
-    let mut slot = fixture.slot();
-    let pristine = state(&mut slot, fixture);
-    for way in REMEMBERED.iter().chain(FORGOTTEN) {
-        said(&mut slot, &job(fixture, &["leave", way]));
-        assert_eq!(state(&mut slot, fixture), pristine, "{way}");
-        said(&mut slot, &job(fixture, &["leave", way]));
-        said(&mut slot, &job(fixture, &["leave", way]));
-        assert_eq!(state(&mut slot, fixture), pristine, "{way}");
+    for user in USERS {
+        let mut slot = fixture.slot();
+        let mut says = |probe: &[&str]| said(&mut slot, &job_of(user, fixture, probe));
+        let pristine = says(&["state"]);
+        for way in REMEMBERED.iter().chain(FORGOTTEN) {
+            says(&["leave", way]);
+            assert_eq!(says(&["state"]), pristine, "{way}");
+            says(&["leave", way]);
+            says(&["leave", way]);
+            assert_eq!(says(&["state"]), pristine, "{way}");
+        }
     }
 }
 

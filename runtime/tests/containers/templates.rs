@@ -69,6 +69,10 @@ pub(crate) const TESTS: &[Test] = &[
         "a_long_payload_needs_no_template",
         a_long_payload_needs_no_template,
     ),
+    (
+        "a_template_can_be_started_ahead",
+        a_template_can_be_started_ahead,
+    ),
     ("a_template_in_python", a_template_in_python),
     (
         "an_idle_slot_keeps_no_template",
@@ -458,6 +462,22 @@ fn a_long_payload_needs_no_template(fixture: &Fixture) {
 }
 
 /// `template.py` beside this file, which the documentation refers to.
+fn a_template_can_be_started_ahead(fixture: &Fixture) {
+    let mut slot = fixture.slot();
+    // Each template has contents of its own.
+    let prepared = forked(fixture, &[], &["prepared"]);
+    let first = said(&mut slot, &prepared);
+    assert_eq!(said(&mut slot, &forked(fixture, &[], &[])), "");
+    assert_eq!(said(&mut slot, &prepared), first);
+    // One that cannot be started is told of when a job needs it, and no program is run before.
+    let ahead = outcome(&mut slot, &forked_or_9(fixture, &["refuse"], &[]));
+    assert_eq!(ahead.status, JobStatus::Exited(0));
+    assert_eq!(ahead.effects.notes, Vec::<String>::new());
+    let refused = outcome(&mut slot, &forked_or_9(fixture, &["refuse"], &["ok"]));
+    assert_eq!(refused.status, JobStatus::Exited(9));
+    assert_eq!(refused.effects.notes.len(), 1);
+}
+
 fn a_template_in_python(fixture: &Fixture) {
     let Some(layer) = python_layer(fixture) else {
         eprintln!("SKIPPED: there is no python3 here");
@@ -518,7 +538,7 @@ fn a_template_in_python(fixture: &Fixture) {
         assert_eq!((status, text.as_str()), (JobStatus::Exited(0), "\n"));
     }
     // A module that leaves a thread running.
-    let refused = run(&["threads"], "");
+    let refused = run(&["threads"], "pass");
     assert_eq!(refused.status, JobStatus::Exited(9));
     let note = &refused.effects.notes[0];
     assert!(

@@ -3,7 +3,10 @@
 use std::{
     fs,
     io::Write,
-    os::{fd::IntoRawFd, unix::net::UnixStream},
+    os::{
+        fd::IntoRawFd,
+        unix::{fs::MetadataExt, net::UnixStream},
+    },
     ptr::null_mut,
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -115,6 +118,20 @@ pub(crate) fn state() -> String {
         let names: Vec<_> = names.into_iter().flatten().collect();
         text.push_str(&format!("{directory}: {names:?}\n"));
     }
+    // SAFETY: asks the kernel about a file system.
+    unsafe {
+        let mut tmp: libc::statvfs = std::mem::zeroed();
+        libc::statvfs(c"/tmp".as_ptr(), &raw mut tmp);
+        text.push_str(&format!(
+            "/tmp: {} files and {} blocks free",
+            tmp.f_ffree, tmp.f_bfree
+        ));
+    }
+    let modes = ["/tmp", "/file"].map(|path| {
+        let metadata = fs::metadata(path).ok()?;
+        Some((metadata.mode(), metadata.nlink(), metadata.len()))
+    });
+    text.push_str(&format!(" {modes:?}\n"));
     for file in ["shm", "msg", "sem"] {
         let table = fs::read_to_string(format!("/proc/sysvipc/{file}")).unwrap_or_default();
         text.push_str(&format!("{} of {file}\n", table.lines().count()));
@@ -176,6 +193,36 @@ fn scribble_on_prepared() {
     }
 }
 
+/// What only root may do succeeds for root.
+fn as_root(result: std::io::Result<()>) {
+    // SAFETY: asks the kernel who this process is.
+    if unsafe { libc::getuid() } == 0 {
+        result.unwrap();
+    }
+}
+
+/// Does to files whatever can be done to them.
+fn leave_files() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    fs::create_dir_all("/tmp/a/b/c").unwrap();
+    fs::write("/tmp/a/b/file", "left").unwrap();
+    fs::hard_link("/tmp/a/b/file", "/tmp/a/link").unwrap();
+    symlink("b/file", "/tmp/a/symbolic").unwrap();
+    fs::write("/tmp/a/symbolic", "left behind").unwrap();
+    fs::rename("/tmp/a/link", "/tmp/moved").unwrap();
+    as_root(fs::set_permissions(
+        "/tmp",
+        fs::Permissions::from_mode(0o700),
+    ));
+    fs::set_permissions("/tmp/moved", fs::Permissions::from_mode(0o600)).unwrap();
+    let file = fs::File::options().write(true).open("/tmp/a/b/file");
+    file.unwrap().set_len(100_000).unwrap();
+    fs::remove_dir("/tmp/a/b/c").unwrap();
+    std::env::set_current_dir("/tmp/a").unwrap();
+    fs::write("b/relative", "left").unwrap();
+    std::env::set_current_dir("/").unwrap();
+}
+
 /// Changes something of this process or its container.
 #[allow(clippy::too_many_lines)]
 pub(crate) fn leave(what: &str) {
@@ -227,6 +274,53 @@ pub(crate) fn leave(what: &str) {
 
             "a file" => fs::write("/tmp/left", "left").unwrap(),
             "a directory" => fs::create_dir("/tmp/left").unwrap(),
+            "many files" => leave_files(),
+            "a file that is mapped" => {
+                fs::write("/tmp/left", [1; PAGE_BYTES]).unwrap();
+                let file = fs::File::options().read(true).write(true).open("/tmp/left");
+                let file = file.unwrap().into_raw_fd();
+                let rights = libc::PROT_READ | libc::PROT_WRITE;
+                let shared = libc::MAP_SHARED;
+                let memory = libc::mmap(null_mut(), PAGE_BYTES, rights, shared, file, 0);
+                assert_ne!(memory, libc::MAP_FAILED);
+                *memory.cast::<u8>() = 2;
+                libc::close(file);
+            }
+            "a file that is locked" => {
+                let file = fs::File::create("/tmp/left").unwrap().into_raw_fd();
+                assert_eq!(libc::flock(file, libc::LOCK_EX), 0);
+            }
+            "a socket that has no name" => {
+                let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
+                assert!(socket.connect("/tmp/nobody").is_err());
+                std::mem::forget(socket);
+            }
+            "a file in the root" => as_root(fs::write("/left", "left")),
+            "a changed file of a layer" => {
+                let file = fs::File::options().append(true).open("/file");
+                as_root(file.and_then(|mut file| file.write_all(b"left")));
+            }
+            "no file of a layer" => as_root(fs::remove_file("/file")),
+            "a setting" => fs::write("/proc/self/oom_score_adj", "500").unwrap(),
+            "a setting by a link to it" => {
+                std::os::unix::fs::symlink("/proc/self", "/tmp/left").unwrap();
+                std::env::set_current_dir("/tmp").unwrap();
+                fs::write("left/oom_score_adj", "500").unwrap();
+                std::env::set_current_dir("/").unwrap();
+            }
+            "a setting by the number of a descriptor" => {
+                let file = fs::File::open("/proc/self/oom_score_adj")
+                    .unwrap()
+                    .into_raw_fd();
+                fs::write(format!("/proc/self/fd/{file}"), "500").unwrap();
+            }
+            "a socket that has a name" => {
+                std::mem::forget(std::os::unix::net::UnixListener::bind("/tmp/left").unwrap());
+            }
+            "another directory in memory" => {
+                fs::create_dir("/tmp/left").unwrap();
+                std::env::set_current_dir("/tmp/left").unwrap();
+            }
             "another directory" => std::env::set_current_dir("/tmp").unwrap(),
             "a mask for files" => drop(libc::umask(0)),
             "a limit" => {
