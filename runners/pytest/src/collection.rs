@@ -21,6 +21,7 @@ use std::{
 const SCRIPT: &str = concat!(
     include_str!("python/common.py"),
     include_str!("python/traces.py"),
+    include_str!("python/rewritten.py"),
     include_str!("python/hypothesis_data.py"),
     include_str!("python/collect.py")
 );
@@ -147,12 +148,12 @@ fn is_executable(path: &Path) -> bool {
         .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// Has pytest collect the tests of the project in `directory`. What it can use again is kept in
-/// `cache`. `watch` is told every line that pytest writes.
+/// Has pytest collect the tests of the project in `directory`. Modules that it has rewritten are
+/// kept in `rewritten`. `watch` is told every line that pytest writes.
 pub(crate) fn collect(
     interpreter: &Path,
     directory: &Path,
-    cache: &Path,
+    rewritten: &Path,
     arguments: &PytestArguments,
     tools: &Tools,
     color: bool,
@@ -160,7 +161,11 @@ pub(crate) fn collect(
 ) -> Result<Ended> {
     let output = tempfile::NamedTempFile::new().context("creating a temporary file")?;
     let mut command = Command::new(interpreter);
-    command.arg("-c").arg(SCRIPT).arg(output.path()).arg(cache);
+    command
+        .arg("-c")
+        .arg(SCRIPT)
+        .arg(output.path())
+        .arg(rewritten);
     command.args(["--collect-only", "--quiet"]);
     command.arg(format!("--color={}", if color { "yes" } else { "no" }));
     command

@@ -5,7 +5,7 @@ use crate::{
     cli::PytestArguments,
     collection::{self, Collection, Ended, Item},
     record::Record,
-    surroundings::{self, Workshop},
+    surroundings::{self, Cache, Workshop},
     template::Templates,
 };
 use anyhow::Result;
@@ -27,7 +27,7 @@ use std::{
 /// One round's view of a project.
 pub(crate) struct PytestProject {
     directory: PathBuf,
-    cache: PathBuf,
+    cache: Arc<Cache>,
     arguments: Arc<PytestArguments>,
     interpreter: PathBuf,
     tools: Tools,
@@ -51,7 +51,7 @@ impl PytestProject {
         let base = host::base_container(&identity, std::iter::once(directory));
         PytestProject {
             directory: directory.to_owned(),
-            cache: cache.to_owned(),
+            cache: Arc::new(Cache::new(cache)),
             arguments,
             interpreter,
             tools: tools.clone(),
@@ -130,14 +130,14 @@ impl Project for PytestProject {
 
     fn collect(&self, sink: &Sink<PytestArtifact>) -> Result<Collected> {
         let record = (!self.arguments.fresh_interpreters && !sink.only_lists())
-            .then(|| Record::read(&self.cache, &self.arguments, &self.interpreter))
+            .then(|| Record::read(&self.cache.directory, &self.arguments, &self.interpreter))
             .flatten();
         let (ended, expected) = thread::scope(|scope| {
             let ahead = record.map(|record| scope.spawn(|| self.start_ahead(record, sink)));
             let ended = collection::collect(
                 &self.interpreter,
                 &self.directory,
-                &self.cache,
+                &self.cache.rewritten,
                 &self.arguments,
                 &self.tools,
                 self.color,
@@ -162,6 +162,9 @@ impl Project for PytestProject {
                 "pytest-cov is off: tests run in processes of their own, whose measurements are not combined"
             );
         }
+        if let Some(seed) = &collection.seed {
+            tracing::info!("pytest-randomly draws the same again with --randomly-seed={seed}");
+        }
         let is_run = |item: &Item| is_run(item, sink);
         let kit = self.kit(&collection, sink, is_run);
         if expected.is_some_and(|expected| expected != kit.templates)
@@ -174,7 +177,7 @@ impl Project for PytestProject {
             && let Some(record) =
                 Record::of(&collection, &self.arguments, &self.interpreter, is_run)
         {
-            record.write(&self.cache);
+            record.write(&self.cache.directory);
         }
         kit.templates.warn(&collection);
         let items = std::mem::take(&mut collection.items);
@@ -220,7 +223,8 @@ impl PytestProject {
             collection,
         );
         let run = RunArguments::new(&self.arguments, collection, &self.directory);
-        let templates = Templates::new(&self.arguments, collection, &run, is_run);
+        let rewritten = &self.cache.rewritten;
+        let templates = Templates::new(&self.arguments, collection, &run, rewritten, is_run);
         Kit {
             workshop: Arc::new(workshop),
             run: Arc::new(run),

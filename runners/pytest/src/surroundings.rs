@@ -13,7 +13,9 @@ use crate::{
     collection::{Collection, HIDDEN_DIRECTORY, hash_seed},
     environment,
     layers::{PythonTrees, virtual_environments},
+    tree::Trees,
 };
+use maelstrom_content::LayerId;
 use maelstrom_runner::{
     host::{self, Identity, ProjectPlaces, SharedLayers},
     requirements::{self, is_python_image},
@@ -42,6 +44,26 @@ const MANIFESTS: [&str; 6] = [
     "conftest.py",
 ];
 
+/// What is kept for the next run.
+pub(crate) struct Cache {
+    pub(crate) directory: PathBuf,
+    /// Where test modules are as pytest has rewritten them, here and in containers.
+    pub(crate) rewritten: PathBuf,
+    /// Made of those once a round: the collection may add to them, and templates that were started
+    /// meanwhile are to be used nevertheless.
+    rewritten_layers: OnceLock<Vec<LayerId>>,
+}
+
+impl Cache {
+    pub(crate) fn new(directory: &Path) -> Cache {
+        Cache {
+            directory: directory.to_owned(),
+            rewritten: directory.join("rewritten-1"),
+            rewritten_layers: OnceLock::new(),
+        }
+    }
+}
+
 /// What containers are made of, for all tests of a round.
 pub(crate) struct Workshop {
     client: Arc<LazyClient>,
@@ -51,7 +73,7 @@ pub(crate) struct Workshop {
     pub(crate) base: ContainerSpec,
     /// Where pytest was started.
     directory: PathBuf,
-    cache: PathBuf,
+    cache: Arc<Cache>,
     python: PythonTrees,
     /// The interpreter that runs tests.
     pub(crate) executable: PathBuf,
@@ -68,7 +90,7 @@ impl Workshop {
         identity: Identity,
         base: ContainerSpec,
         directory: &Path,
-        cache: &Path,
+        cache: &Arc<Cache>,
         collection: &Collection,
     ) -> Workshop {
         let mut roots = vec![directory.to_owned()];
@@ -84,7 +106,7 @@ impl Workshop {
             identity,
             base,
             directory: directory.to_owned(),
-            cache: cache.to_owned(),
+            cache: cache.clone(),
             python,
             executable: collection.environment.executable.clone(),
             roots,
@@ -136,12 +158,11 @@ impl Workshop {
     fn make(&self) -> Result<ContainerSpec, String> {
         let client = self.client.get().map_err(|error| error.to_string())?;
         let (store, context) = (client.store(), client.build_context());
+        let cache = &self.cache.directory;
         let places = self.places();
         let made = std::thread::scope(|scope| {
-            let interpreter =
-                scope.spawn(|| self.python.interpreter.layers(store, context, &self.cache));
-            let environment =
-                scope.spawn(|| self.python.environment.layers(store, context, &self.cache));
+            let interpreter = scope.spawn(|| self.python.interpreter.layers(store, context, cache));
+            let environment = scope.spawn(|| self.python.environment.layers(store, context, cache));
             let shared =
                 SharedLayers::prepare(store, context, &self.identity, &places, &self.tools)?;
             let joined = |handle: std::thread::ScopedJoinHandle<'_, _>| {
@@ -154,8 +175,17 @@ impl Workshop {
             layers.extend(joined(interpreter)?);
             layers.extend(joined(environment)?);
             if !self.python.examples.roots.is_empty() {
-                layers.extend(self.python.examples.layers(store, context, &self.cache)?);
+                layers.extend(self.python.examples.layers(store, context, cache)?);
             }
+            layers.extend(self.cache.rewritten_layers.get_or_init(|| {
+                let modules = Trees {
+                    roots: [self.cache.rewritten.clone()].into(),
+                    ..Trees::default()
+                };
+                // Without them it is only slower.
+                let layers = modules.layers(store, context, cache);
+                layers.unwrap_or_default()
+            }));
             layers.push(project);
             Ok(layers)
         });

@@ -14,6 +14,7 @@ use std::{collections::BTreeSet, path::Path};
 const SCRIPT: &str = concat!(
     include_str!("python/common.py"),
     include_str!("python/traces.py"),
+    include_str!("python/rewritten.py"),
     include_str!("python/hypothesis_data.py"),
     include_str!("python/last_words.py"),
     include_str!("python/template.py")
@@ -41,11 +42,12 @@ pub(crate) struct Templates {
 }
 
 impl Templates {
-    /// `is_run` says which tests are run at all.
+    /// `rewritten` is where rewritten modules are, `is_run` says which tests are run at all.
     pub(crate) fn new(
         given: &PytestArguments,
         collection: &Collection,
         from_start: &RunArguments,
+        rewritten: &Path,
         is_run: impl Fn(&Item) -> bool,
     ) -> Templates {
         if given.fresh_interpreters {
@@ -87,6 +89,7 @@ impl Templates {
             "-c".to_owned(),
             SCRIPT.to_owned(),
             json!(left_out).to_string(),
+            rewritten.display().to_string(),
         ];
         let arguments_in_image = (named.iter().map(String::len).sum::<usize>() <= MAX_NAMED_BYTES)
             .then(|| {

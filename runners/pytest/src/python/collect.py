@@ -2,7 +2,7 @@ import collections
 
 # Collects tests with pytest in the user's own environment, and tells what that environment
 # is made of: `python -c THIS OUTPUT CACHE ARGUMENTS...` writes one JSON object to the file OUTPUT.
-# In the directory CACHE it keeps what it can use again.
+# In the directory CACHE it keeps rewritten modules.
 
 # Making tests out of fewer parameters takes no time worth saving.
 MANY = 100
@@ -110,64 +110,6 @@ def top_level(modules):
     return sorted(trees), sorted(files)
 
 
-# Kept for so long after the last use.
-KEPT_SECONDS = 14 * 24 * 3600
-
-
-def keep_rewritten(pytest, directory):
-    """Where Python is told not to write compiled modules next to their sources, pytest rewrites and
-    compiles each test module every time. What comes of that is kept in a directory of our own."""
-    if not sys.dont_write_bytecode:
-        return
-    import hashlib
-    import importlib.util
-    import marshal
-    import tempfile
-    import time
-
-    from _pytest.assertion import rewrite
-
-    original = getattr(rewrite, "_rewrite_test", None)
-    if original is None:
-        return
-
-    def place(path, config):
-        with open(path, "rb") as file:
-            content = hashlib.blake2b(file.read(), digest_size=20)
-        marks_passing = config.getini("enable_assertion_pass_hook")
-        for part in (importlib.util.MAGIC_NUMBER, pytest.__version__, path, marks_passing, sys.flags.optimize):
-            content.update(b"\0%r" % (part,))
-        return os.path.join(directory, content.hexdigest())
-
-    def rewrite_test(path, config):
-        try:
-            kept = place(str(path), config)
-        except (OSError, ValueError):
-            return original(path, config)
-        try:
-            with open(kept, "rb") as file:
-                code = marshal.load(file)
-            os.utime(kept)
-            return os.stat(path), code
-        except (OSError, EOFError, TypeError, ValueError):
-            pass
-        status, code = original(path, config)
-        try:
-            os.makedirs(directory, exist_ok=True)
-            for entry in os.scandir(directory):
-                if entry.stat().st_mtime < time.time() - KEPT_SECONDS:
-                    os.unlink(entry.path)
-            with tempfile.NamedTemporaryFile(dir=directory, delete=False) as file:
-                marshal.dump(code, file)
-            os.replace(file.name, kept)
-        except OSError:
-            # The next run does it again.
-            pass
-        return status, code
-
-    rewrite._rewrite_test = rewrite_test
-
-
 def environment():
     import site
     import sysconfig
@@ -201,7 +143,8 @@ def main():
     output, cache, arguments = sys.argv[1], sys.argv[2], sys.argv[3:]
     import pytest
 
-    keep_rewritten(pytest, os.path.join(cache, "rewritten"))
+    gc.set_threshold(*GC_WHILE_COLLECTING)
+    keep_rewritten(pytest, cache, True)
     class Plugin(Collector):
         @pytest.hookimpl(hookwrapper=True)
         def pytest_load_initial_conftests(self, early_config):

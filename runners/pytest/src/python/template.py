@@ -1,7 +1,8 @@
 
 # Imports and collects once, stops before the first test, and forks for every test that it is asked
-# to run: `python -c THIS LEFT_OUT ARGUMENTS...`, started as the documentation of templates says.
-# LEFT_OUT is a list of functions of which there is no test to run, as JSON.
+# to run: `python -c THIS LEFT_OUT REWRITTEN ARGUMENTS...`, started as the documentation of templates
+# says. LEFT_OUT is a list of functions of which there is no test to run, as JSON, and REWRITTEN the
+# directory that may hold rewritten modules.
 
 import ctypes
 import errno
@@ -326,6 +327,7 @@ def main():
     from _pytest.main import pytest_runtestloop as loop
 
     left_out = frozenset(json.loads(sys.argv.pop(1)))
+    keep_rewritten(pytest, sys.argv.pop(1), False)
 
     class Plugin(Template):
         @pytest.hookimpl(tryfirst=True)
@@ -345,6 +347,7 @@ def main():
             self.words.note(report)
 
     plugin = Plugin(runtime)
+    gc.set_threshold(*GC_WHILE_COLLECTING)
     code = 3
     try:
         code = start(pytest, sys.argv[1:], plugin)
