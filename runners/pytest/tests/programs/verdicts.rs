@@ -248,3 +248,70 @@ fn results_are_remembered_with_what_the_template_did() {
         assert_eq!(cached(&run), 0, "{}", run.stdout);
     }
 }
+
+/// What one run remembers for the next, which starts its templates by it, is out of date as soon as
+/// the project is changed.
+#[test]
+fn what_the_last_run_knew_is_not_relied_upon() {
+    let many = "import pytest\n@pytest.mark.many\n@pytest.mark.parametrize('i', range(150))\n\
+                def test_many(i): assert i != 149\ndef test_one(): assert 1 + 1 == 2\n";
+    let project = Project::new(&[
+        ("test_a.py", "def test_a(): assert 1 == 1\n"),
+        ("test_many.py", many),
+        ("pytest.ini", "[pytest]\nmarkers = many: more than one\n"),
+    ]);
+    let passes = |run: &Run, names: &[&str]| {
+        assert!(
+            !run.stderr.contains("without its template"),
+            "{}",
+            run.stderr
+        );
+        for name in names {
+            assert_eq!(run.verdict(name), "OK", "{name}");
+        }
+    };
+    let (a, one, b) = (
+        "test_a.py::test_a",
+        "test_many.py::test_one",
+        "test_b.py::test_b",
+    );
+    // The function is left out of the template, then it is not.
+    let without = ["-m", "not many"];
+    for _ in 0..2 {
+        let run = project.run(&without);
+        passes(&run, &[a, one]);
+        assert_eq!(run.code, Some(0));
+    }
+    let run = project.run(&[]);
+    passes(&run, &[a, one, "test_many.py::test_many[0]"]);
+    assert_eq!(run.verdict("test_many.py::test_many[149]"), "FAIL");
+    // Other contents, one file more, and one less.
+    project.write(
+        "test_a.py",
+        "def test_a():\n    two = 2\n    assert 1 == two\n",
+    );
+    project.write("test_b.py", "def test_b(): pass\n");
+    let run = project.run(&without);
+    passes(&run, &[one, b]);
+    assert_eq!(run.verdict(a), "FAIL");
+    assert!(run.below(a).contains("assert 1 == 2"), "{}", run.stdout);
+    std::fs::remove_file(project.path("test_a.py")).unwrap();
+    let run = project.run(&without);
+    passes(&run, &[one, b]);
+    assert_eq!(run.code, Some(0));
+    // A module that no template can take.
+    project.write(
+        "test_b.py",
+        "import threading, time\nthreading.Thread(target=time.sleep, args=[60], daemon=True).start()\n\
+         def test_b(): pass\n",
+    );
+    let run = project.run(&without);
+    passes(&run, &[one, b]);
+    // What was remembered is damaged.
+    let cache = project.path(".maelstrom-pytest/cache");
+    std::fs::write(cache.join("last-collection.json"), "{").unwrap();
+    for module in std::fs::read_dir(cache.join("rewritten-1")).unwrap() {
+        std::fs::write(module.unwrap().path(), "").unwrap();
+    }
+    passes(&project.run(&without), &[one, b]);
+}
