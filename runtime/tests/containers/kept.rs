@@ -102,12 +102,20 @@ fn nothing_that_a_killed_job_does_stays(fixture: &Fixture) {
     let clean = run(&mut slot, &job(fixture, &["everything"]));
     for _ in 0..3 {
         let mut hangs = job(fixture, &["spoil", "a file in /tmp", "and hang"]);
-        hangs.timeout = Some(Duration::from_millis(200));
-        let outcome = slot.run(&hangs).map_err(|failed| failed.error).unwrap();
-        assert_eq!(outcome.status, JobStatus::TimedOut);
-        assert_eq!(outcome.effects.stdout.bytes(), b"spoiled\n");
-        assert_eq!(run(&mut slot, &job(fixture, &["everything"])), clean);
-        assert_eq!(run(&mut slot, &job(fixture, &["everything"])), clean);
+        let mut timeout = Duration::from_millis(200);
+        loop {
+            hangs.timeout = Some(timeout);
+            let outcome = slot.run(&hangs).map_err(|failed| failed.error).unwrap();
+            assert_eq!(outcome.status, JobStatus::TimedOut);
+            assert_eq!(run(&mut slot, &job(fixture, &["everything"])), clean);
+            assert_eq!(run(&mut slot, &job(fixture, &["everything"])), clean);
+            if outcome.effects.stdout.bytes() == b"spoiled\n" {
+                break;
+            }
+            // The machine was too busy for it to come so far.
+            timeout *= 2;
+            assert!(timeout < Duration::from_secs(60), "it says nothing");
+        }
     }
 }
 
