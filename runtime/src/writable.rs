@@ -54,9 +54,8 @@ impl Writable {
             .filter(|&place| !self.mounts[place].1.is_as_new())
             .collect();
         for place in used {
-            // Or it would be in use.
-            let (index, memory_before) = self.mounts.remove(place);
-            drop(memory_before);
+            // Not kept open, or it would be in use.
+            let (index, _) = self.mounts.remove(place);
             let mount = &job.mounts[index];
             let at = container::mount_point(mount);
             let holds_another = |other| {

@@ -5,7 +5,10 @@
 //! remembered under the hash of all that: the same command on the same layers runs once in a
 //! cache.
 
-use crate::client::{Client, JobRequest};
+use crate::{
+    client::{Client, JobRequest},
+    files,
+};
 use maelstrom_content::{LayerBuilder, LayerId};
 use maelstrom_node::Container;
 use maelstrom_runtime::Root;
@@ -55,7 +58,7 @@ pub(crate) fn build(
     let request = JobRequest::new(Arc::new(container), program, arguments.to_vec());
     succeeded(program, client.run_unnumbered(request)?)?;
     let id = collect(client, &changes.upper()).map_err(|error| doing(&error))?;
-    remember(&memo, id).map_err(|error| doing(&error))?;
+    files::write_whole(&memo, id.to_string().as_bytes()).map_err(|error| doing(&error))?;
     Ok(id)
 }
 
@@ -70,14 +73,6 @@ fn remembered(client: &Client, memo: &Path) -> Option<LayerId> {
     let id = fs::read_to_string(memo).ok()?.trim().parse().ok()?;
     // It may have been evicted since.
     client.keep_layer(id).then_some(id)
-}
-
-fn remember(memo: &Path, id: LayerId) -> io::Result<()> {
-    let directory = memo.parent().unwrap_or(Path::new("."));
-    let file = tempfile::NamedTempFile::new_in(directory)?;
-    fs::write(file.path(), id.to_string())?;
-    file.persist(memo).map_err(|error| error.error)?;
-    Ok(())
 }
 
 /// A command that fails makes no layer.

@@ -3,6 +3,7 @@
 pub mod client;
 mod command_layer;
 pub mod config;
+pub mod files;
 pub mod filter;
 pub mod host;
 pub mod images;

@@ -3,6 +3,7 @@
 
 use crate::toolchain::GoUse;
 use maelstrom_content::LayerId;
+use maelstrom_runner::files;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashMap,
@@ -78,7 +79,7 @@ impl KnownBinaries {
         state.loaded.extend(used);
         let written = serde_json::to_vec(&state.loaded)
             .map_err(io::Error::other)
-            .and_then(|bytes| write(&self.path, &bytes));
+            .and_then(|bytes| files::write_whole(&self.path, &bytes));
         if let Err(error) = written {
             tracing::warn!("could not write {}: {error}", self.path.display());
         }
@@ -87,16 +88,6 @@ impl KnownBinaries {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Never half.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(directory)?;
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    io::Write::write_all(&mut file, bytes)?;
-    file.persist(path)?;
-    Ok(())
 }
 
 #[cfg(test)]

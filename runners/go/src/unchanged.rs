@@ -202,7 +202,7 @@ impl Memory {
         snapshot.tree.clone_from(&before.hash);
         let written = serde_json::to_vec(&snapshot)
             .map_err(io::Error::other)
-            .and_then(|bytes| crate::known::write(&self.path, &bytes));
+            .and_then(|bytes| maelstrom_runner::files::write_whole(&self.path, &bytes));
         if let Err(error) = written {
             tracing::warn!("could not write {}: {error}", self.path.display());
         }

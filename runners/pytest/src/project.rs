@@ -6,7 +6,7 @@ use crate::{
     collection::{self, Collection, Ended, Item},
     record::Record,
     surroundings::{self, Cache, Workshop},
-    template::Templates,
+    template::{self, Templates},
 };
 use anyhow::Result;
 use maelstrom_runner::{
@@ -179,7 +179,9 @@ impl Project for PytestProject {
         {
             record.write(&self.cache.directory);
         }
-        kit.templates.warn(&collection);
+        if !self.arguments.fresh_interpreters {
+            template::warn_of_unfit(&collection);
+        }
         let items = std::mem::take(&mut collection.items);
         let artifacts = PytestArtifact::all(items, &kit.run, &kit.workshop, &kit.templates);
         if self.arguments.select.is_empty() && said.is_none() {

@@ -6,11 +6,11 @@ use crate::{
     cli::PytestArguments,
     collection::{Collection, Item},
 };
+use maelstrom_runner::files;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -78,15 +78,12 @@ impl Record {
 
     /// Keeps it for the next run, which can do without.
     pub(crate) fn write(&self, cache: &Path) {
-        let written = || -> std::io::Result<()> {
-            fs::create_dir_all(cache)?;
-            let mut file = tempfile::NamedTempFile::new_in(cache)?;
-            file.write_all(&serde_json::to_vec(self)?)?;
-            file.persist(place(cache))?;
-            Ok(())
-        };
-        if let Err(error) = written() {
-            tracing::debug!("writing {}: {error}", place(cache).display());
+        let place = place(cache);
+        let written = serde_json::to_vec(self)
+            .map_err(std::io::Error::from)
+            .and_then(|bytes| files::write_whole(&place, &bytes));
+        if let Err(error) = written {
+            tracing::debug!("writing {}: {error}", place.display());
         }
     }
 }

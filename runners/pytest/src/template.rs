@@ -31,8 +31,6 @@ const MAX_NAMED_BYTES: usize = 256 << 10;
 /// Which tests are run in forks, and of what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Templates {
-    /// Whether the user wants none.
-    is_unwanted: bool,
     /// In containers like the machine. `None`: no tests are.
     arguments: Option<Vec<String>>,
     /// In container images.
@@ -51,10 +49,7 @@ impl Templates {
         is_run: impl Fn(&Item) -> bool,
     ) -> Templates {
         if given.fresh_interpreters {
-            return Templates {
-                is_unwanted: true,
-                ..Templates::default()
-            };
+            return Templates::default();
         }
         if collection.unfit.contains_key("") {
             return Templates::default();
@@ -117,24 +112,6 @@ impl Templates {
             arguments: Some(arguments),
             arguments_in_image,
             unfit,
-            is_unwanted: false,
-        }
-    }
-
-    /// Tells the user which tests get fresh interpreters, and why.
-    pub(crate) fn warn(&self, collection: &Collection) {
-        if self.is_unwanted {
-            return;
-        }
-        for (name, why) in &collection.unfit {
-            match name.as_str() {
-                "" => tracing::warn!(
-                    "every test gets a fresh interpreter, which is slow: before the first test module was imported, something {why}"
-                ),
-                _ => tracing::warn!(
-                    "the tests of {name} get fresh interpreters, which is slow: importing it {why}"
-                ),
-            }
         }
     }
 
@@ -157,6 +134,20 @@ impl Templates {
             program: interpreter.to_owned(),
             arguments: arguments.clone()?,
         })
+    }
+}
+
+/// Tells the user which tests get fresh interpreters where templates are wanted, and why.
+pub(crate) fn warn_of_unfit(collection: &Collection) {
+    for (name, why) in &collection.unfit {
+        match name.as_str() {
+            "" => tracing::warn!(
+                "every test gets a fresh interpreter, which is slow: before the first test module was imported, something {why}"
+            ),
+            _ => tracing::warn!(
+                "the tests of {name} get fresh interpreters, which is slow: importing it {why}"
+            ),
+        }
     }
 }
 

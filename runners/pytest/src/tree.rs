@@ -9,7 +9,7 @@
 
 use maelstrom_content::BuildContext;
 use maelstrom_content::{LayerBuilder, LayerError, LayerId, Store, Timestamp};
-use maelstrom_runner::host;
+use maelstrom_runner::{files, host};
 use maelstrom_spec::LayerSpec;
 use std::{
     collections::BTreeSet,
@@ -281,13 +281,8 @@ fn remembered(store: &Store, context: &BuildContext, memo: &Path) -> Option<Vec<
 }
 
 fn remember(memo: &Path, ids: &[LayerId]) -> std::io::Result<()> {
-    let directory = memo.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(directory)?;
-    let file = tempfile::NamedTempFile::new_in(directory)?;
     let text: String = ids.iter().map(|id| format!("{id}\n")).collect();
-    fs::write(file.path(), text)?;
-    file.persist(memo).map_err(|error| error.error)?;
-    Ok(())
+    files::write_whole(memo, text.as_bytes())
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 import collections
 
 # Collects tests with pytest in the user's own environment, and tells what that environment
-# is made of: `python -c THIS OUTPUT CACHE ARGUMENTS...` writes one JSON object to the file OUTPUT.
-# In the directory CACHE it keeps rewritten modules.
+# is made of: `python -c THIS OUTPUT REWRITTEN ARGUMENTS...` writes one JSON object to the file OUTPUT.
+# In the directory REWRITTEN it keeps test modules as pytest has rewritten them.
 
 # Making tests out of fewer parameters takes no time worth saving.
 MANY = 100
@@ -140,11 +140,12 @@ def environment():
 
 
 def main():
-    output, cache, arguments = sys.argv[1], sys.argv[2], sys.argv[3:]
+    output, rewritten, arguments = sys.argv[1], sys.argv[2], sys.argv[3:]
     import pytest
 
     gc.set_threshold(*GC_WHILE_COLLECTING)
-    keep_rewritten(pytest, cache, True)
+    keep_rewritten(pytest, rewritten, True)
+
     class Plugin(Collector):
         @pytest.hookimpl(hookwrapper=True)
         def pytest_load_initial_conftests(self, early_config):

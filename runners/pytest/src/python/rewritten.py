@@ -17,6 +17,7 @@ class Rewritten:
         self.directory = directory
         self.is_kept = is_kept
         self.version = version
+        self.is_swept = False
 
     def place(self, source):
         import hashlib
@@ -42,16 +43,23 @@ class Rewritten:
             return
         try:
             place = self.place(source)
-            os.makedirs(self.directory, exist_ok=True)
-            for entry in os.scandir(self.directory):
-                if entry.stat().st_mtime < time.time() - KEPT_SECONDS:
-                    os.unlink(entry.path)
+            self.sweep()
             with tempfile.NamedTemporaryFile(dir=self.directory, delete=False) as file:
                 marshal.dump(code, file)
             os.replace(file.name, place)
         except (OSError, ValueError):
             # The next run does it again.
             pass
+
+    def sweep(self):
+        """Before the first is written: drops what nobody has used for long."""
+        if self.is_swept:
+            return
+        self.is_swept = True
+        os.makedirs(self.directory, exist_ok=True)
+        for entry in os.scandir(self.directory):
+            if entry.stat().st_mtime < time.time() - KEPT_SECONDS:
+                os.unlink(entry.path)
 
 
 def keep_rewritten(pytest, directory, is_kept):
