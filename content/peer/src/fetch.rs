@@ -261,6 +261,7 @@ impl Inner {
                 Ok(()) => self.finish(pull, partial.clone(), room).await,
                 Err(error) => {
                     self.end_swarm(layer, false);
+                    partial.0.close();
                     self.directory.set_idle(layer, room);
                     Err(error)
                 }
@@ -340,6 +341,8 @@ impl Inner {
         let providers = lock(&pull.providers).clone();
         let layout = partial.plan().layout().clone();
         self.with_puller(|puller, now| {
+            // Where it was whole here and is not any more, it counts as whole no longer.
+            puller.forget(bundle);
             puller.pull(now, bundle, layout, have.clone(), &providers);
         });
         let mut bad = Vec::new();

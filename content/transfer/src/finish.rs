@@ -5,8 +5,8 @@ use maelstrom_content::{ContentHash, Pin, Store};
 use std::{collections::HashMap, fs};
 
 impl Partial {
-    /// Moves a layer that has come whole into the content store. `before_finish` is called when
-    /// all is there, right before the store looks at its size.
+    /// Moves a layer that has come whole into the content store, and [closes](Self::close) it.
+    /// `before_finish` is called when all is there, right before the store looks at its size.
     ///
     /// The files of this partial layer stay readable until it is removed.
     ///
@@ -19,6 +19,7 @@ impl Partial {
         store: &Store,
         before_finish: impl FnOnce(),
     ) -> Result<Pin, TransferError> {
+        self.close();
         let plan = self.plan();
         let id = plan.id();
         let blobs: HashMap<ContentHash, usize> = plan

@@ -25,7 +25,7 @@ use std::{
     num::NonZeroU64,
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// Contents from this length on, in bytes, have a file of their own.
@@ -51,9 +51,9 @@ pub struct Partial {
     homes: Vec<Home>,
     trees: Arc<File>,
     pack: File,
-    /// Held while contents are written: the file system lets only one thread at a time write to
-    /// a file, and the others would spin.
-    writing: Mutex<()>,
+    /// Whether contents are still taken. Held while they are written: the file system lets only
+    /// one thread at a time write to a file, and the others would spin.
+    taking: Mutex<bool>,
 }
 
 impl Partial {
@@ -97,7 +97,7 @@ impl Partial {
             homes: homes.collect(),
             trees: Arc::new(create(&directory.join("trees"), plan.all_tree_bytes())?),
             pack: create(&directory.join("pack"), packed)?,
-            writing: Mutex::default(),
+            taking: Mutex::new(true),
             plan,
             store: store.clone(),
             directory: directory.to_owned(),
@@ -231,6 +231,19 @@ impl Partial {
         Ok(valid)
     }
 
+    /// Takes no more contents. When this has returned, the files are not written to any more by
+    /// those who hold this: what they still have is dropped.
+    ///
+    /// Whoever asks two nodes for the same may get it a second time when all is there, and files
+    /// that the content store has taken over must stay as they are.
+    pub fn close(&self) {
+        *self.taking() = false;
+    }
+
+    fn taking(&self) -> MutexGuard<'_, bool> {
+        self.taking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Removes a layer that has come whole, or is given up.
     pub fn remove(&self) {
         remove(&self.directory);
@@ -290,7 +303,8 @@ impl Outboard for Pairs<'_> {
 }
 
 /// Writes what was decoded, in few calls. What it was given is written when
-/// [`flush`](Writer::flush) has returned.
+/// [`flush`](Writer::flush) has returned, or dropped where the layer [takes no
+/// more](Partial::close).
 #[derive(Debug)]
 pub struct Writer<'a> {
     partial: &'a Partial,
@@ -343,6 +357,12 @@ impl<'a> Writer<'a> {
         let (file, base) = match self.partial.homes[self.blob] {
             Home::Pack(base) => (&self.partial.pack, base),
             _ => {
+                // Under the lock: it may create the file.
+                let takes = self.partial.taking();
+                if !*takes {
+                    self.bytes.clear();
+                    return Ok(());
+                }
                 own = self.own_file()?;
                 (&own, 0)
             }
@@ -356,9 +376,8 @@ impl<'a> Writer<'a> {
         let mut parts: Vec<IoSlice<'_>> =
             self.bytes.iter().map(|bytes| IoSlice::new(bytes)).collect();
         let mut rest = parts.as_mut_slice();
-        let writing = &self.partial.writing;
-        let _turn = writing.lock().unwrap_or_else(PoisonError::into_inner);
-        while !rest.is_empty() {
+        let takes = self.partial.taking();
+        while *takes && !rest.is_empty() {
             let written = rustix::io::pwritev(file, rest, at)?;
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());

@@ -45,6 +45,14 @@ impl PinnedLayers {
         self.here.insert(id, Pinned { pin, used: now });
     }
 
+    /// A lease could not be run here, perhaps since something is wrong with its layers: whoever
+    /// needs one of them next asks the store for it again.
+    pub(crate) fn doubt(&mut self, held: Held) {
+        for pin in self.leases.get(&held).into_iter().flatten() {
+            self.here.remove(&pin.id());
+        }
+    }
+
     /// A lease has ended.
     pub(crate) fn release(&mut self, held: Held) {
         self.leases.remove(&held);
@@ -92,4 +100,43 @@ fn size_bytes(store: &Store, id: LayerId) -> u64 {
         let contents: u64 = manifest.contents().iter().map(|(_, bytes)| bytes).sum();
         contents + manifest.encode().len() as u64
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use maelstrom_content::StoreOptions;
+    use maelstrom_dispatch::{JobId, LeaseId, NodeId};
+
+    #[test]
+    fn a_layer_in_doubt_is_not_held_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(dir.path(), StoreOptions::default()).expect("a store");
+        let mut pinned = PinnedLayers::default();
+        let now = Instant::now();
+        let lists = ["one", "two"].map(|name| {
+            let mut builder = store.layer();
+            builder.add_bytes(name, name, 0o644);
+            let id = builder.finish().expect("a layer");
+            pinned.add(now, store.pin(id).expect("a pin"));
+            [dispatch::Layer {
+                id: dispatch::LayerId(*id.as_bytes()),
+                size_bytes: 1,
+            }]
+        });
+        let held = |job| Held {
+            origin: NodeId::from_bytes([1; 32]),
+            lease: LeaseId {
+                job: JobId(job),
+                copy: 0,
+            },
+        };
+        for (job, layers) in lists.iter().enumerate() {
+            assert!(pinned.hold(now, held(job as u64), layers));
+        }
+        pinned.doubt(held(0));
+        pinned.release(held(0));
+        assert!(!pinned.hold(now, held(2), &lists[0]));
+        assert!(pinned.hold(now, held(3), &lists[1]));
+    }
 }

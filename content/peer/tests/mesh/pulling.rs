@@ -252,6 +252,24 @@ async fn who_sends_bad_data_is_asked_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_layer_that_lost_contents_is_pulled_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let hosts = hosts(dir.path(), 2).await;
+    let layer = hosts[0].layer(1, 1 << 20, 1);
+    hosts[0].layers.keep_offering(layer);
+    for _ in 0..2 {
+        let pin = fetching(&hosts[1], layer, &hosts[0], &[]);
+        let pin = pin.await.unwrap().unwrap();
+        assert_same(&hosts[0].store, &hosts[1].store, layer);
+        drop(pin);
+        let manifest = hosts[1].store.manifest(layer).unwrap();
+        let mut paths = manifest.entries().iter();
+        let path = paths.find_map(|entry| hosts[1].store.file_path(entry));
+        fs::remove_file(path.unwrap()).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_offered_is_not_given() {
     let dir = tempfile::tempdir().unwrap();
     let hosts = hosts(dir.path(), 2).await;

@@ -204,6 +204,9 @@ impl Shared {
         let lent = (!own).then(|| encode_result(&result));
         self.act(|state, now| {
             state.here.remove(&held);
+            if matches!(result, Err(JobError::System(_))) {
+                state.pinned.doubt(held);
+            }
             state.pinned.release(held);
             let result = match (lent, result) {
                 (Some(encoded), _) => encoded.map(Bytes::from),

@@ -40,14 +40,14 @@ fn one_address_is_enough_without_multicast() {
     }
     mesh.wait_members(&[2, 3, 4], 2, BOUND).unwrap();
     // A client that knows one address reaches all.
-    let durations = std::iter::repeat_n(std::time::Duration::from_millis(500), 40);
+    let durations = std::iter::repeat_n(std::time::Duration::from_millis(500), 80);
     let jobs = maelstrom_lab::mesh::jobs::sleeping(durations);
     let client = mesh.client(1, 1, &jobs).unwrap();
     let client = client.args(["--join", "10.77.0.2:7357"]).spawn().unwrap();
     for host in [2, 3, 4] {
         runs_jobs(&mesh, host);
     }
-    expect_all(&client, 40);
+    expect_all(&client, 80);
 }
 
 fn a_client_without_peers_runs_its_jobs() {
