@@ -20,6 +20,7 @@ use std::{
 /// Runs in the user's interpreter.
 const SCRIPT: &str = concat!(
     include_str!("python/common.py"),
+    include_str!("python/items.py"),
     include_str!("python/traces.py"),
     include_str!("python/rewritten.py"),
     include_str!("python/hypothesis_data.py"),
@@ -42,6 +43,8 @@ pub(crate) struct Collection {
     code: i32,
     /// In the order in which pytest would run them.
     pub(crate) items: Vec<Item>,
+    /// Differs where these differ.
+    pub(crate) fingerprint: String,
     /// Modules and directories that a forked process cannot take along, and why; the empty name
     /// stands for all.
     pub(crate) unfit: BTreeMap<String, String>,
@@ -57,21 +60,6 @@ pub(crate) struct Collection {
     pub(crate) covers: bool,
     /// What pytest-randomly starts random numbers from.
     pub(crate) seed: Option<String>,
-}
-
-impl Collection {
-    /// The same with other tests.
-    pub(crate) fn with_items(&self, items: Vec<Item>) -> Collection {
-        Collection {
-            items,
-            unfit: self.unfit.clone(),
-            functions_left_out: self.functions_left_out.clone(),
-            environment: self.environment.clone(),
-            root: self.root.clone(),
-            seed: self.seed.clone(),
-            ..*self
-        }
-    }
 }
 
 /// A test.

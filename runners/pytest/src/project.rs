@@ -14,14 +14,13 @@ use maelstrom_runner::{
     host::{self, Identity},
     listing::CaseMetadata,
     metadata::MetadataOptions,
-    runner::{Collected, Project, Sink, TestArtifact as _, Tools},
+    runner::{Collected, Exit, Project, Sink, TestArtifact as _, Tools},
 };
-use maelstrom_spec::ContainerSpec;
+use maelstrom_spec::{ContainerSpec, JobError, JobOutcome};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    thread,
+    sync::{Arc, Mutex, PoisonError, mpsc::Receiver},
 };
 
 /// One round's view of a project.
@@ -129,67 +128,59 @@ impl Project for PytestProject {
     }
 
     fn collect(&self, sink: &Sink<PytestArtifact>) -> Result<Collected> {
-        let record = (!self.arguments.fresh_interpreters && !sink.only_lists())
+        let ahead = (!self.arguments.fresh_interpreters && !sink.only_lists())
             .then(|| Record::read(&self.cache.directory, &self.arguments, &self.interpreter))
-            .flatten();
-        let (ended, expected) = thread::scope(|scope| {
-            let ahead = record.map(|record| scope.spawn(|| self.start_ahead(record, sink)));
-            let ended = collection::collect(
-                &self.interpreter,
-                &self.directory,
-                &self.cache.rewritten,
-                &self.arguments,
-                &self.tools,
-                self.color,
-                |bytes| sink.build_output(bytes),
-            );
-            let expected = ahead.map(|ahead| {
-                ahead
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            });
-            (ended, expected)
-        });
-        let (mut collection, said) = match ended? {
-            Ended::Collected(collection, said) => (collection, said),
+            .flatten()
+            .map(|record| self.start_ahead(record, sink));
+        let (ahead, disproved) = match ahead.map(Ahead::ask) {
+            Some(Asked::Same(collection, kit)) => {
+                tracing::debug!("nothing has changed: the tests are those of the last run");
+                self.hand_over(collection, &kit, None, sink)?;
+                return Ok(Collected::Everything);
+            }
+            Some(Asked::Unknown(ahead)) => (Some(ahead), false),
+            Some(Asked::Other(ahead)) => (Some(ahead), true),
+            None => (None, false),
+        };
+        let ended = collection::collect(
+            &self.interpreter,
+            &self.directory,
+            &self.cache.rewritten,
+            &self.arguments,
+            &self.tools,
+            self.color,
+            |bytes| sink.build_output(bytes),
+        );
+        let (collection, said) = match ended? {
+            Ended::Collected(collection, said) => (*collection, said),
             Ended::Failed(exit, said) => {
                 sink.output(&said);
                 return Ok(Collected::Failed(exit));
             }
         };
-        if collection.covers {
-            tracing::warn!(
-                "pytest-cov is off: tests run in processes of their own, whose measurements are not combined"
-            );
-        }
-        if let Some(seed) = &collection.seed {
-            tracing::info!("pytest-randomly draws the same again with --randomly-seed={seed}");
-        }
-        let is_run = |item: &Item| is_run(item, sink);
-        let kit = self.kit(&collection, sink, is_run);
-        if expected.is_some_and(|expected| expected != kit.templates)
+        let kit = self.kit(&collection, sink);
+        if ahead
+            .as_ref()
+            .is_some_and(|ahead| ahead.kit.templates != kit.templates)
             && let Some(client) = sink.lazy_client().started()
         {
             // So far there are no other jobs.
             client.cancel_all();
         }
-        if !sink.only_lists()
-            && let Some(record) =
-                Record::of(&collection, &self.arguments, &self.interpreter, is_run)
-        {
+        let record = (!sink.only_lists())
+            .then(|| Record::new(collection.clone(), &self.arguments, &self.interpreter))
+            .flatten();
+        self.hand_over(collection, &kit, said.as_ref(), sink)?;
+        if let Some(mut record) = record {
+            let source = kit.workshop.source();
+            // What depends on more than is known here is better collected while templates start.
+            let is_fickle = ahead.is_some_and(|ahead| {
+                let before = &ahead.record;
+                before.is_from(source.as_deref())
+                    && (disproved || !before.holds_for(source.as_deref()))
+            });
+            record.collected_from(source, said.is_none() && !is_fickle);
             record.write(&self.cache.directory);
-        }
-        if !self.arguments.fresh_interpreters {
-            template::warn_of_unfit(&collection);
-        }
-        let items = std::mem::take(&mut collection.items);
-        let artifacts = PytestArtifact::all(items, &kit.run, &kit.workshop, &kit.templates);
-        if self.arguments.select.is_empty() && said.is_none() {
-            let files = artifacts.iter().map(|artifact| artifact.key().to_owned());
-            *self.files.lock().unwrap_or_else(PoisonError::into_inner) = Some(files.collect());
-        }
-        for artifact in artifacts {
-            sink.artifact(Arc::new(artifact))?;
         }
         Ok(match said {
             None => Collected::Everything,
@@ -201,6 +192,47 @@ impl Project for PytestProject {
     }
 }
 
+/// Templates that were started before the tests were collected.
+struct Ahead {
+    record: Record,
+    kit: Kit,
+    /// What one of them has collected, at the end of this job.
+    answer: Option<Receiver<Result<JobOutcome, JobError>>>,
+}
+
+/// What such a template says.
+enum Asked {
+    /// It has collected this, as the last run did from the same.
+    Same(Collection, Kit),
+    /// Something else, from the same.
+    Other(Ahead),
+    /// It was not asked, since it matters not.
+    Unknown(Ahead),
+}
+
+impl Ahead {
+    /// Waits for what the template has collected if that can be as good as collecting.
+    fn ask(mut self) -> Asked {
+        if !self.record.holds_for(self.kit.workshop.source().as_deref()) {
+            return Asked::Unknown(self);
+        }
+        let Some(answer) = self.answer.take() else {
+            return Asked::Unknown(self);
+        };
+        let Ok(Ok(outcome)) = answer.recv() else {
+            return Asked::Other(self);
+        };
+        for note in &outcome.effects.notes {
+            tracing::warn!("collecting tests: {note}");
+        }
+        if outcome.effects.stdout.bytes() == self.record.collection.fingerprint.as_bytes() {
+            Asked::Same(self.record.collection, self.kit)
+        } else {
+            Asked::Other(self)
+        }
+    }
+}
+
 /// What tests are run with.
 struct Kit {
     workshop: Arc<Workshop>,
@@ -209,12 +241,7 @@ struct Kit {
 }
 
 impl PytestProject {
-    fn kit(
-        &self,
-        collection: &Collection,
-        sink: &Sink<PytestArtifact>,
-        is_run: impl Fn(&Item) -> bool,
-    ) -> Kit {
+    fn kit(&self, collection: &Collection, sink: &Sink<PytestArtifact>) -> Kit {
         let workshop = Workshop::new(
             sink.lazy_client().clone(),
             self.tools.clone(),
@@ -226,7 +253,9 @@ impl PytestProject {
         );
         let run = RunArguments::new(&self.arguments, collection, &self.directory);
         let rewritten = &self.cache.rewritten;
-        let templates = Templates::new(&self.arguments, collection, &run, rewritten, is_run);
+        let templates = Templates::new(&self.arguments, collection, &run, rewritten, |item| {
+            is_run(item, sink)
+        });
         Kit {
             workshop: Arc::new(workshop),
             run: Arc::new(run),
@@ -234,22 +263,57 @@ impl PytestProject {
         }
     }
 
-    /// While tests are collected, starts the templates that this run needs if it needs the same as
-    /// the last one. Returns what they are started as.
-    fn start_ahead(&self, record: Record, sink: &Sink<PytestArtifact>) -> Arc<Templates> {
-        let kit = self.kit(&record.collection, sink, |item| is_run(item, sink));
-        let artifacts = PytestArtifact::all(
-            vec![record.example],
-            &kit.run,
-            &kit.workshop,
-            &kit.templates,
-        );
-        for artifact in &artifacts {
-            if let Err(error) = sink.start_template(artifact, record.tests) {
-                tracing::debug!("starting templates ahead of their jobs: {error:#}");
+    /// Starts the templates that this run needs if it needs the same as the last one.
+    fn start_ahead(&self, record: Record, sink: &Sink<PytestArtifact>) -> Ahead {
+        let kit = self.kit(&record.collection, sink);
+        let mut answer = None;
+        if let Some((example, tests)) = record.example(|item| is_run(item, sink)) {
+            let example = vec![example.clone()];
+            for artifact in PytestArtifact::all(example, &kit.run, &kit.workshop, &kit.templates) {
+                match sink.start_template(&artifact, tests, template::question()) {
+                    Ok(started) => answer = started,
+                    Err(error) => {
+                        tracing::debug!("starting templates ahead of their jobs: {error:#}");
+                    }
+                }
             }
         }
-        kit.templates
+        Ahead {
+            record,
+            kit,
+            answer,
+        }
+    }
+
+    /// Hands over what was collected. `said`: with errors.
+    fn hand_over(
+        &self,
+        collection: Collection,
+        kit: &Kit,
+        said: Option<&(Exit, Vec<u8>)>,
+        sink: &Sink<PytestArtifact>,
+    ) -> Result<()> {
+        if collection.covers {
+            tracing::warn!(
+                "pytest-cov is off: tests run in processes of their own, whose measurements are not combined"
+            );
+        }
+        if let Some(seed) = &collection.seed {
+            tracing::info!("pytest-randomly draws the same again with --randomly-seed={seed}");
+        }
+        if !self.arguments.fresh_interpreters {
+            template::warn_of_unfit(&collection);
+        }
+        let artifacts =
+            PytestArtifact::all(collection.items, &kit.run, &kit.workshop, &kit.templates);
+        if self.arguments.select.is_empty() && said.is_none() {
+            let files = artifacts.iter().map(|artifact| artifact.key().to_owned());
+            *self.files.lock().unwrap_or_else(PoisonError::into_inner) = Some(files.collect());
+        }
+        for artifact in artifacts {
+            sink.artifact(Arc::new(artifact))?;
+        }
+        Ok(())
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a run found out about the project that the next one starts its templates by, while it
-//! collects tests itself. If it turns out to be wrong, some time of the processor was wasted.
+//! collects tests itself; or in place of that, where nothing has changed and a template says that
+//! it has collected the same. If the rest turns out to be wrong, some time of the processor was
+//! wasted.
 
 use crate::{
     artifact::file_of,
@@ -9,7 +11,6 @@ use crate::{
 use maelstrom_runner::files;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -22,47 +23,50 @@ const FILE: &str = "last-collection.json";
 pub(crate) struct Record {
     /// What was asked for.
     asked: String,
-    /// With one test of each file only, one that is run if there is one.
+    /// What the tests were collected from, if that is known.
+    source: Option<String>,
+    /// Whether what a template says of its collection decides anything.
+    is_steady: bool,
     pub(crate) collection: Collection,
-    /// A test that is run.
-    pub(crate) example: Item,
-    /// How many tests are run.
-    pub(crate) tests: usize,
 }
 
 impl Record {
-    /// `None`: no tests are run, or the next run needs other templates in any case.
-    pub(crate) fn of(
-        collection: &Collection,
+    /// `None`: the next run needs other templates in any case.
+    pub(crate) fn new(
+        collection: Collection,
         arguments: &PytestArguments,
         interpreter: &Path,
-        is_run: impl Fn(&Item) -> bool,
     ) -> Option<Record> {
-        if collection.seed.is_some() {
-            return None;
-        }
-        let mut files: BTreeMap<&str, (bool, &Item)> = BTreeMap::new();
-        let mut example = None;
-        let mut tests = 0;
-        for item in &collection.items {
-            let (file, is_run) = (file_of(&item.node_id), is_run(item));
-            let known = files.entry(file).or_insert((is_run, item));
-            if is_run && !known.0 {
-                *known = (true, item);
-            }
-            if is_run {
-                tests += 1;
-                let is_fit = !collection.unfit.contains_key(file);
-                example = example.or(is_fit.then_some(item));
-            }
-        }
-        Some(Record {
-            asked: asked(arguments, interpreter),
-            collection: collection
-                .with_items(files.into_values().map(|(_, item)| item.clone()).collect()),
-            example: example?.clone(),
-            tests,
+        let asked = asked(arguments, interpreter);
+        collection.seed.is_none().then_some(Record {
+            asked,
+            source: None,
+            is_steady: true,
+            collection,
         })
+    }
+
+    /// The tests were collected from this. `is_steady`: without errors, and not from the same as
+    /// before with another result.
+    pub(crate) fn collected_from(&mut self, source: Option<String>, is_steady: bool) {
+        (self.source, self.is_steady) = (source, is_steady);
+    }
+
+    /// Whether the same would be collected from this: if a template has.
+    pub(crate) fn holds_for(&self, source: Option<&str>) -> bool {
+        self.is_steady && self.is_from(source)
+    }
+
+    /// Whether the tests were collected from this.
+    pub(crate) fn is_from(&self, source: Option<&str>) -> bool {
+        source.is_some() && self.source.as_deref() == source
+    }
+
+    /// A test that is run in a fork, and how many tests are run. `None`: there is none.
+    pub(crate) fn example(&self, is_run: impl Fn(&Item) -> bool) -> Option<(&Item, usize)> {
+        let is_fit = |item: &&Item| !self.collection.unfit.contains_key(file_of(&item.node_id));
+        let run = || self.collection.items.iter().filter(|item| is_run(item));
+        Some((run().find(is_fit)?, run().count()))
     }
 
     /// What the last run found out, if it was asked for the same.

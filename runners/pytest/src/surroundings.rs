@@ -120,6 +120,25 @@ impl Workshop {
         self.container.get_or_init(|| self.make()).clone()
     }
 
+    /// Names what tests are collected from, if [`container`](Self::container) has been made: its
+    /// files, and the variables of the user, also those that tests do not see. Modules that pytest
+    /// has rewritten say nothing new.
+    pub(crate) fn source(&self) -> Option<String> {
+        let Ok(container) = self.container.get()? else {
+            return None;
+        };
+        let rewritten = self.cache.rewritten_layers.get();
+        let rewritten: Vec<LayerSpec> = rewritten
+            .into_iter()
+            .flatten()
+            .map(|id| host::built(*id))
+            .collect();
+        let mut container = container.clone();
+        container.layers.retain(|layer| !rewritten.contains(layer));
+        let text = format!("{container:?}{:?}", environment::of_collection());
+        Some(blake3::hash(text.as_bytes()).to_string())
+    }
+
     /// The layer with what `test-requirements.txt` names, for a container whose parent is an image
     /// of Python. The first caller for each image makes it; others wait.
     pub(crate) fn requirements(
@@ -228,8 +247,9 @@ impl Workshop {
                 .cloned()
                 .collect(),
             excluded,
-            // Compiled modules do not fit their sources, whose times are normalised.
-            excluded_names: vec!["__pycache__"],
+            // Compiled modules do not fit their sources, whose times are normalised; and what
+            // pytest remembers of earlier runs is for whoever chooses tests.
+            excluded_names: vec!["__pycache__", ".pytest_cache"],
             manifests: MANIFESTS.into(),
         }
     }

@@ -13,6 +13,7 @@ use std::{collections::BTreeSet, path::Path};
 /// Runs in the container's interpreter.
 const SCRIPT: &str = concat!(
     include_str!("python/common.py"),
+    include_str!("python/items.py"),
     include_str!("python/traces.py"),
     include_str!("python/rewritten.py"),
     include_str!("python/hypothesis_data.py"),
@@ -158,4 +159,10 @@ fn is_in(file: &str, unfit: &BTreeSet<String>) -> bool {
 /// What a fork is told to run one test.
 pub(crate) fn payload(node_id: &str) -> Vec<u8> {
     json!({ "node_id": node_id }).to_string().into_bytes()
+}
+
+/// What a fork is told to write the [fingerprint](Collection::fingerprint) of what its template
+/// has collected to its standard output, or nothing if there were errors.
+pub(crate) fn question() -> Vec<u8> {
+    json!({}).to_string().into_bytes()
 }

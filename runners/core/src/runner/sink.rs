@@ -9,11 +9,14 @@ use crate::{
     results::{ContainerKey, ResultCache, ResultKey},
     ui::UiSender,
 };
-use maelstrom_node::Container;
+use maelstrom_node::{Container, JobEvent};
 use maelstrom_spec::{ContainerSpec, JobError, JobOutcome};
 use std::{
     io::{self, Write as _},
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver},
+    },
     time::Duration,
 };
 
@@ -140,31 +143,51 @@ impl<A: TestArtifact> Sink<A> {
 
     /// Has the template of an artifact's first test started in as many slots as there are, or
     /// tests, ahead of jobs that will need it. Whatever goes wrong with that shows when they run.
-    pub fn start_template(&self, artifact: &A, tests: usize) -> anyhow::Result<()> {
+    /// One of them is told `question`, and what becomes of that comes out of the receiver.
+    ///
+    /// # Errors
+    /// When there is no client to start them with.
+    pub fn start_template(
+        &self,
+        artifact: &A,
+        tests: usize,
+        question: Vec<u8>,
+    ) -> anyhow::Result<Option<Receiver<Result<JobOutcome, JobError>>>> {
         // With results of earlier runs there may be nothing to run.
         if self.only_list || self.results.is_some() {
-            return Ok(());
+            return Ok(None);
         }
         let Some(case) = artifact.cases().first() else {
-            return Ok(());
+            return Ok(None);
         };
         let plan = self.plan(artifact, &artifact.facts(case), &mut Vec::new())?;
         let Some(plan) = plan else {
-            return Ok(());
+            return Ok(None);
         };
-        if let (Ok(container), Some(program)) = (&plan.container, &plan.template) {
-            let client = self.client.get()?;
-            for _ in 0..client.own_slots().min(tests) {
-                let mut request =
-                    JobRequest::new(container.clone(), plan.program.clone(), Vec::new());
-                request.template = Some(Template {
-                    program: program.clone(),
-                    payload: Vec::new(),
-                });
-                client.submit(request, |_, _| {});
-            }
+        let (Ok(container), Some(program)) = (&plan.container, &plan.template) else {
+            return Ok(None);
+        };
+        let client = self.client.get()?;
+        let (tell, answer) = mpsc::channel();
+        let questions = std::iter::once((question, Some(tell)));
+        let slots = client.own_slots().min(tests);
+        for (payload, tell) in questions
+            .chain(std::iter::repeat((Vec::new(), None)))
+            .take(slots)
+        {
+            let mut request = JobRequest::new(container.clone(), plan.program.clone(), Vec::new());
+            request.template = Some(Template {
+                program: program.clone(),
+                payload,
+            });
+            client.submit(request, move |_, event| {
+                if let (JobEvent::Completed(result), Some(tell)) = (event, &tell) {
+                    // Nobody may wait for it any more.
+                    let _ = tell.send(result);
+                }
+            });
         }
-        Ok(())
+        Ok((slots > 0).then_some(answer))
     }
 
     /// Makes everything that a container without named parents needs. `imitates_host`: it stands

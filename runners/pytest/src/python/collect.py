@@ -51,39 +51,13 @@ class Collector:
 
     def pytest_collection_finish(self, session):
         self.functions_left_out = self.left_out(session)
-        for item in session.items:
-            own = getattr(item, "own_markers", [])
-            name = item.location[2] or item.name
-            self.items.append(
-                {
-                    "node_id": item.nodeid,
-                    "name": name,
-                    "markers": sorted({mark.name for mark in own}),
-                    "ignored": is_skipped(item, own),
-                }
-            )
+        self.items.extend(map(describe, session.items))
 
 
 def function_of(item):
     """What the template's own collection calls the function that a test is made of."""
     name = getattr(item, "originalname", None)
     return name and "%s::%s" % (item.parent.nodeid, name)
-
-
-def is_skipped(item, own):
-    """Whether the test's own markers say that it is skipped."""
-    names = {mark.name for mark in own}
-    if "skip" in names:
-        return True
-    if "skipif" not in names:
-        return False
-    try:
-        from _pytest.skipping import evaluate_skip_marks
-
-        return evaluate_skip_marks(item) is not None
-    except BaseException:
-        # Whatever is wrong with the condition is for the test to report.
-        return False
 
 
 def top_level(modules):
@@ -162,6 +136,7 @@ def main():
     result = {
         "code": code,
         "items": collector.items,
+        "fingerprint": fingerprint(collector.items),
         "unfit": collector.unfit,
         "functions_left_out": collector.functions_left_out,
         "environment": environment(),

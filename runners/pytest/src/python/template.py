@@ -249,6 +249,11 @@ class Template:
         self.runtime.end(code)
         os._exit(code)
 
+    def tell_what_is_collected(self, session):
+        if session.testsfailed == 0:
+            os.write(1, fingerprint([describe(item) for item in session.items]).encode())
+        self.end(None, 0)
+
     def unconfigure(self, config):
         """What pytest does from here on concerns the process alone, and the kernel would remember it."""
         if self.forked and self.ends_plainly:
@@ -286,7 +291,8 @@ class Template:
         while True:
             stands, request, payload, received = self.runtime.receive()
             try:
-                if json.loads(payload)["node_id"] not in items:
+                wanted = json.loads(payload).get("node_id")
+                if wanted is not None and wanted not in items:
                     raise LookupError("the template has not collected this test")
                 check(LIBC.setns(received[3], CLONE_NEWPID), "entering a PID namespace")
                 words.renew()
@@ -304,7 +310,10 @@ class Template:
                 words.begin()
                 close_all_but(kept)
                 self.runtime.socket.detach()
-                session.items[:] = chosen = items[json.loads(payload)["node_id"]]
+                wanted = json.loads(payload).get("node_id")
+                if wanted is None:
+                    self.tell_what_is_collected(session)
+                session.items[:] = chosen = items[wanted]
                 session.testscollected = len(chosen)
                 # As in any other process, no two tests get the same numbers.
                 random.seed()

@@ -315,3 +315,78 @@ fn what_the_last_run_knew_is_not_relied_upon() {
     }
     passes(&project.run(&without), &[one, b]);
 }
+
+/// A conftest that says outside of the project that tests are collected, and makes tests of what
+/// lies there. Of both, containers see nothing.
+const COUNTING: &str = r#"
+import os, pathlib, pytest
+
+outside = pathlib.Path(__file__).parent.with_suffix(".outside")
+
+def pytest_sessionstart(session):
+    if outside.exists():
+        with open(outside / "collections", "a") as file:
+            file.write("+")
+
+def pytest_generate_tests(metafunc):
+    if "found" in metafunc.fixturenames:
+        metafunc.parametrize("found", range(len(list(outside.glob("data*")))))
+    if "chosen" in metafunc.fixturenames:
+        metafunc.parametrize("chosen", os.environ.get("CHOSEN", "a b").split())
+"#;
+
+#[test]
+fn unchanged_tests_are_not_collected_twice() {
+    let one =
+        "import pytest\ndef test_one(chosen): pass\n@pytest.mark.skip\ndef test_two(): pass\n";
+    let project = Project::new(&[("conftest.py", COUNTING), ("test_one.py", one)]);
+    let outside = project.path("").with_extension("outside");
+    std::fs::create_dir(&outside).unwrap();
+    let collections = || {
+        let counted = std::fs::read(outside.join("collections"));
+        counted.map_or(0, |counted| counted.len())
+    };
+    let (a, b) = ("test_one.py::test_one[a]", "test_one.py::test_one[b]");
+    let passes = |run: &Run, names: &[&str]| {
+        assert_eq!(run.code, Some(0), "{}{}", run.stdout, run.stderr);
+        assert_eq!(run.verdict("test_one.py::test_two"), "IGNORED");
+        let verdicts = run.stdout.matches("..OK").count();
+        assert_eq!(verdicts, names.len(), "{}", run.stdout);
+        for name in names {
+            assert_eq!(run.verdict(name), "OK", "{name}");
+        }
+    };
+    for _ in 0..3 {
+        passes(&project.run(&[]), &[a, b]);
+        assert_eq!(collections(), 1);
+    }
+    // What pytest remembers changes nothing; a variable may, although no test sees it.
+    project.pytest(&["-q"]);
+    let before = collections();
+    passes(&project.run(&[]), &[a, b]);
+    assert_eq!(collections(), before);
+    let run = project.run_with(&[("CHOSEN", "b")], &[]);
+    passes(&run, &[b]);
+    passes(&project.run(&[]), &[a, b]);
+    assert_eq!(collections(), before + 2);
+    // Other contents, other arguments.
+    project.write("test_one.py", &format!("{one}def test_three(): pass\n"));
+    let three = "test_one.py::test_three";
+    passes(&project.run(&[]), &[a, b, three]);
+    passes(&project.run(&["-k", "not three"]), &[a, b]);
+    assert_eq!(collections(), before + 4);
+    // What containers do not see is asked for every time, in vain only once.
+    project.write(
+        "test_one.py",
+        &format!("{one}def test_found(found): pass\n"),
+    );
+    std::fs::write(outside.join("data1"), "").unwrap();
+    let found = "test_one.py::test_found[0]";
+    for collected in 5..8 {
+        let run = project.run(&[]);
+        assert_eq!(run.verdict(a), "OK");
+        assert_eq!(run.verdict(found), "FAIL");
+        assert_eq!(collections(), before + collected);
+    }
+    std::fs::remove_dir_all(&outside).unwrap();
+}
