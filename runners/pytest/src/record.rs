@@ -11,12 +11,15 @@ use crate::{
 use maelstrom_runner::files;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
-/// In the cache of the project.
-const FILE: &str = "last-collection.json";
+/// In the cache of the project: a file for all that was asked for of late.
+const DIRECTORY: &str = "collections-1";
+
+/// So many.
+const KEPT: usize = 8;
 
 /// What a run found out.
 #[derive(Debug, Serialize, Deserialize)]
@@ -75,27 +78,84 @@ impl Record {
         arguments: &PytestArguments,
         interpreter: &Path,
     ) -> Option<Record> {
-        let text = fs::read(place(cache)).ok()?;
+        let asked = asked(arguments, interpreter);
+        let text = fs::read(place(cache, &asked)).ok()?;
         let record: Record = serde_json::from_slice(&text).ok()?;
-        (record.asked == asked(arguments, interpreter)).then_some(record)
+        (record.asked == asked).then_some(record)
     }
 
     /// Keeps it for the next run, which can do without.
     pub(crate) fn write(&self, cache: &Path) {
-        let place = place(cache);
+        let place = place(cache, &self.asked);
         let written = serde_json::to_vec(self)
-            .map_err(std::io::Error::from)
-            .and_then(|bytes| files::write_whole(&place, &bytes));
+            .map_err(io::Error::from)
+            .and_then(|bytes| files::write_whole(&place, &bytes))
+            .and_then(|()| sweep(&cache.join(DIRECTORY)));
         if let Err(error) = written {
             tracing::debug!("writing {}: {error}", place.display());
         }
     }
 }
 
-fn place(cache: &Path) -> PathBuf {
-    cache.join(FILE)
+fn place(cache: &Path, asked: &str) -> PathBuf {
+    let name = blake3::hash(asked.as_bytes()).to_hex();
+    cache.join(DIRECTORY).join(&name[..32])
+}
+
+/// Drops what was written the longest ago.
+fn sweep(directory: &Path) -> io::Result<()> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        files.push((entry.metadata()?.modified()?, entry.path()));
+    }
+    files.sort_unstable();
+    let surplus = files.len().saturating_sub(KEPT);
+    for (_, path) in files.into_iter().take(surplus) {
+        fs::remove_file(path)?;
+    }
+    Ok(())
 }
 
 fn asked(arguments: &PytestArguments, interpreter: &Path) -> String {
     format!("{arguments:?} {}", interpreter.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collection::PythonEnvironment;
+    use std::time::{Duration, SystemTime};
+
+    #[test]
+    fn only_what_was_asked_for_of_late_is_kept() {
+        let temp = tempfile::tempdir().unwrap();
+        let arguments = |number: usize| PytestArguments {
+            select: vec![format!("test_{number}.py")],
+            ..PytestArguments::default()
+        };
+        let interpreter = Path::new("python");
+        for number in 0..KEPT + 2 {
+            let collection = serde_json::from_value(serde_json::json!({
+                "code": 0, "items": [], "fingerprint": number.to_string(), "unfit": {},
+                "functions_left_out": [], "environment": PythonEnvironment::default(),
+                "root": "/", "distributes": false, "covers": false, "seed": null,
+            }));
+            let record = Record::new(collection.unwrap(), &arguments(number), interpreter);
+            record.unwrap().write(temp.path());
+            let age = Duration::from_secs(100 - number as u64);
+            let written = place(temp.path(), &asked(&arguments(number), interpreter));
+            let file = fs::File::options().append(true).open(written).unwrap();
+            file.set_modified(SystemTime::now() - age).unwrap();
+        }
+        let read = |number| Record::read(temp.path(), &arguments(number), interpreter);
+        assert!(read(0).is_none() && read(1).is_none());
+        for number in 2..KEPT + 2 {
+            assert_eq!(
+                read(number).unwrap().collection.fingerprint,
+                number.to_string()
+            );
+        }
+        assert!(Record::read(temp.path(), &arguments(2), Path::new("other")).is_none());
+    }
 }

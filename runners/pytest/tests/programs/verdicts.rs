@@ -309,9 +309,10 @@ fn what_the_last_run_knew_is_not_relied_upon() {
     passes(&run, &[one, b]);
     // What was remembered is damaged.
     let cache = project.path(".maelstrom-pytest/cache");
-    std::fs::write(cache.join("last-collection.json"), "{").unwrap();
-    for module in std::fs::read_dir(cache.join("rewritten-1")).unwrap() {
-        std::fs::write(module.unwrap().path(), "").unwrap();
+    for (directory, damaged) in [("collections-1", "{"), ("rewritten-1", "")] {
+        for file in std::fs::read_dir(cache.join(directory)).unwrap() {
+            std::fs::write(file.unwrap().path(), damaged).unwrap();
+        }
     }
     passes(&project.run(&without), &[one, b]);
 }
@@ -372,6 +373,9 @@ fn unchanged_tests_are_not_collected_twice() {
     // Other contents, other arguments.
     project.write("test_one.py", &format!("{one}def test_three(): pass\n"));
     let three = "test_one.py::test_three";
+    passes(&project.run(&[]), &[a, b, three]);
+    passes(&project.run(&["-k", "not three"]), &[a, b]);
+    assert_eq!(collections(), before + 4);
     passes(&project.run(&[]), &[a, b, three]);
     passes(&project.run(&["-k", "not three"]), &[a, b]);
     assert_eq!(collections(), before + 4);
