@@ -18,7 +18,7 @@ use std::{
 };
 
 /// Runs in the user's interpreter.
-const SCRIPT: &str = concat!(
+pub(crate) const SCRIPT: &str = concat!(
     include_str!("python/common.py"),
     include_str!("python/items.py"),
     include_str!("python/traces.py"),
@@ -40,11 +40,11 @@ const MAX_OUTPUT_BYTES: u64 = 16 << 20;
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Collection {
     /// Its exit code.
-    code: i32,
+    pub(crate) code: i32,
     /// In the order in which pytest would run them.
     pub(crate) items: Vec<Item>,
-    /// Differs where these differ.
-    pub(crate) fingerprint: String,
+    /// For each file what differs where these differ.
+    pub(crate) fingerprints: BTreeMap<String, String>,
     /// Modules and directories that a forked process cannot take along, and why; the empty name
     /// stands for all.
     pub(crate) unfit: BTreeMap<String, String>,
@@ -58,6 +58,8 @@ pub(crate) struct Collection {
     pub(crate) distributes: bool,
     /// Whether pytest-cov was told to measure.
     pub(crate) covers: bool,
+    /// Whether pytest was told to choose or order tests by how they ended before.
+    pub(crate) chooses_by_results: bool,
     /// What pytest-randomly starts random numbers from.
     pub(crate) seed: Option<String>,
 }

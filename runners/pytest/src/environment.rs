@@ -2,7 +2,7 @@
 //! are meant for tests.
 
 use maelstrom_runner::host::{language, search_path};
-use std::{collections::BTreeMap, ffi::OsString, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 /// Variables of the user that tests see.
 const NAMES: [&str; 27] = [
@@ -37,17 +37,6 @@ const NAMES: [&str; 27] = [
 
 /// Variables of the user that tests see, by how their names start.
 const PREFIXES: [&str; 5] = ["HYPOTHESIS_", "MALLOC_", "PYTEST_", "PYTHON", "TEST_"];
-
-/// Variables of the user that differ from one terminal or command to the next, and say nothing of
-/// tests.
-const OF_THE_MOMENT: [&str; 6] = ["OLDPWD", "PWD", "SHLVL", "TERM_SESSION_ID", "WINDOWID", "_"];
-
-/// The variables that collecting tests may depend on.
-pub(crate) fn of_collection() -> BTreeMap<OsString, OsString> {
-    std::env::vars_os()
-        .filter(|(name, _)| !OF_THE_MOMENT.iter().any(|known| name == known))
-        .collect()
-}
 
 /// What a test's processes see. `distribution` is the name of the directory that holds the
 /// project, whose variables are meant for its tests, too.

@@ -9,6 +9,7 @@ mod layers;
 mod output;
 mod project;
 mod record;
+mod source;
 mod surroundings;
 mod template;
 mod tree;

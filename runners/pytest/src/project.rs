@@ -5,6 +5,7 @@ use crate::{
     cli::PytestArguments,
     collection::{self, Collection, Ended, Item},
     record::Record,
+    source,
     surroundings::{self, Cache, Workshop},
     template::{self, Templates},
 };
@@ -20,7 +21,12 @@ use maelstrom_spec::{ContainerSpec, JobError, JobOutcome};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, mpsc::Receiver},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, Receiver},
+    },
+    thread::{self, ScopedJoinHandle},
+    time::Duration,
 };
 
 /// One round's view of a project.
@@ -128,30 +134,23 @@ impl Project for PytestProject {
     }
 
     fn collect(&self, sink: &Sink<PytestArtifact>) -> Result<Collected> {
-        let ahead = (!self.arguments.fresh_interpreters && !sink.only_lists())
+        let record = (!self.arguments.fresh_interpreters && !sink.only_lists())
             .then(|| Record::read(&self.cache.directory, &self.arguments, &self.interpreter))
-            .flatten()
-            .map(|record| self.start_ahead(record, sink));
-        let (ahead, disproved) = match ahead.map(Ahead::ask) {
-            Some(Asked::Same(collection, kit)) => {
+            .flatten();
+        let (ended, ahead, is_disproved) = match self.find_out(record, sink)? {
+            Found::Unchanged(record, kit) => {
                 tracing::debug!("nothing has changed: the tests are those of the last run");
-                self.hand_over(collection, &kit, None, sink)?;
+                record.touch(&self.cache.directory);
+                self.hand_over(record.collection, &kit, None, sink)?;
                 return Ok(Collected::Everything);
             }
-            Some(Asked::Unknown(ahead)) => (Some(ahead), false),
-            Some(Asked::Other(ahead)) => (Some(ahead), true),
-            None => (None, false),
+            Found::Collected {
+                ended,
+                ahead,
+                is_disproved,
+            } => (ended, ahead, is_disproved),
         };
-        let ended = collection::collect(
-            &self.interpreter,
-            &self.directory,
-            &self.cache.rewritten,
-            &self.arguments,
-            &self.tools,
-            self.color,
-            |bytes| sink.build_output(bytes),
-        );
-        let (collection, said) = match ended? {
+        let (collection, said) = match ended {
             Ended::Collected(collection, said) => (*collection, said),
             Ended::Failed(exit, said) => {
                 sink.output(&said);
@@ -167,20 +166,10 @@ impl Project for PytestProject {
             // So far there are no other jobs.
             client.cancel_all();
         }
-        let record = (!sink.only_lists())
-            .then(|| Record::new(collection.clone(), &self.arguments, &self.interpreter))
-            .flatten();
+        let recorded = (!sink.only_lists()).then(|| collection.clone());
         self.hand_over(collection, &kit, said.as_ref(), sink)?;
-        if let Some(mut record) = record {
-            let source = kit.workshop.source();
-            // What depends on more than is known here is better collected while templates start.
-            let is_fickle = ahead.is_some_and(|ahead| {
-                let before = &ahead.record;
-                before.is_from(source.as_deref())
-                    && (disproved || !before.holds_for(source.as_deref()))
-            });
-            record.collected_from(source, said.is_none() && !is_fickle);
-            record.write(&self.cache.directory);
+        if let Some(collection) = recorded {
+            self.remember(collection, &kit, said.is_none(), ahead, is_disproved);
         }
         Ok(match said {
             None => Collected::Everything,
@@ -192,43 +181,57 @@ impl Project for PytestProject {
     }
 }
 
+/// If nothing has changed, that is found out so soon. Otherwise it is better to collect meanwhile.
+const UNCHANGED_WITHIN: Duration = Duration::from_millis(400);
+
 /// Templates that were started before the tests were collected.
 struct Ahead {
     record: Record,
     kit: Kit,
-    /// What one of them has collected, at the end of this job.
+    /// What their tests will be collected from.
+    source: Option<String>,
+    /// What one of them has collected, at the end of this job, where that is as good as collecting.
     answer: Option<Receiver<Result<JobOutcome, JobError>>>,
+}
+
+/// Which tests there are.
+enum Found {
+    /// Those of the last run.
+    Unchanged(Record, Kit),
+    /// Those that were collected here.
+    Collected {
+        ended: Ended,
+        ahead: Option<Ahead>,
+        /// Whether a template has collected something else than the last run, from the same.
+        is_disproved: bool,
+    },
 }
 
 /// What such a template says.
 enum Asked {
-    /// It has collected this, as the last run did from the same.
-    Same(Collection, Kit),
-    /// Something else, from the same.
+    /// It has collected what the last run did.
+    Same(Record, Kit),
+    /// It has collected something else.
     Other(Ahead),
-    /// It was not asked, since it matters not.
+    /// It was not asked, or cannot say.
     Unknown(Ahead),
 }
 
 impl Ahead {
-    /// Waits for what the template has collected if that can be as good as collecting.
+    /// Waits for what the template has collected.
     fn ask(mut self) -> Asked {
-        if !self.record.holds_for(self.kit.workshop.source().as_deref()) {
+        let Some(Ok(Ok(outcome))) = self.answer.take().map(|answer| answer.recv()) else {
             return Asked::Unknown(self);
-        }
-        let Some(answer) = self.answer.take() else {
-            return Asked::Unknown(self);
-        };
-        let Ok(Ok(outcome)) = answer.recv() else {
-            return Asked::Other(self);
         };
         for note in &outcome.effects.notes {
             tracing::warn!("collecting tests: {note}");
         }
-        if outcome.effects.stdout.bytes() == self.record.collection.fingerprint.as_bytes() {
-            Asked::Same(self.record.collection, self.kit)
-        } else {
-            Asked::Other(self)
+        let said = outcome.effects.stdout.bytes();
+        let collection = &self.record.collection;
+        match self.kit.templates.have_collected(collection, said) {
+            Some(true) => Asked::Same(self.record, self.kit),
+            Some(false) => Asked::Other(self),
+            None => Asked::Unknown(self),
         }
     }
 }
@@ -263,14 +266,80 @@ impl PytestProject {
         }
     }
 
+    /// Collects the tests unless they are known, and meanwhile starts the templates that the last
+    /// run needed.
+    fn find_out(&self, record: Option<Record>, sink: &Sink<PytestArtifact>) -> Result<Found> {
+        let may_hold = record.as_ref().is_some_and(Record::may_hold);
+        thread::scope(|scope| {
+            let (tell, is_started) = mpsc::channel();
+            let starting = record.map(|record| {
+                scope.spawn(move || {
+                    let ahead = self.start_ahead(record, sink);
+                    // Nobody may wait for it any more.
+                    let _ = tell.send(());
+                    ahead
+                })
+            });
+            let join = |starting: ScopedJoinHandle<'_, Ahead>| {
+                let started = starting.join();
+                started.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            // What takes longer has changed.
+            let is_soon = may_hold && is_started.recv_timeout(UNCHANGED_WITHIN).is_ok();
+            if !is_soon {
+                let ended = self.collect_here(sink)?;
+                return Ok(Found::Collected {
+                    ended,
+                    ahead: starting.map(join),
+                    is_disproved: false,
+                });
+            }
+            let (ahead, is_disproved) = match starting.map(join).map(Ahead::ask) {
+                Some(Asked::Same(record, kit)) => return Ok(Found::Unchanged(record, kit)),
+                Some(Asked::Other(ahead)) => (Some(ahead), true),
+                Some(Asked::Unknown(ahead)) => (Some(ahead), false),
+                None => (None, false),
+            };
+            Ok(Found::Collected {
+                ended: self.collect_here(sink)?,
+                ahead,
+                is_disproved,
+            })
+        })
+    }
+
+    fn collect_here(&self, sink: &Sink<PytestArtifact>) -> Result<Ended> {
+        collection::collect(
+            &self.interpreter,
+            &self.directory,
+            &self.cache.rewritten,
+            &self.arguments,
+            &self.tools,
+            self.color,
+            |bytes| sink.build_output(bytes),
+        )
+    }
+
+    /// What tests are collected from, if their container has been made.
+    fn source(&self, kit: &Kit, collection: &Collection) -> Option<String> {
+        source::name(&kit.workshop.made()?, &self.interpreter, collection)
+    }
+
     /// Starts the templates that this run needs if it needs the same as the last one.
     fn start_ahead(&self, record: Record, sink: &Sink<PytestArtifact>) -> Ahead {
         let kit = self.kit(&record.collection, sink);
-        let mut answer = None;
+        let (mut source, mut answer) = (None, None);
         if let Some((example, tests)) = record.example(|item| is_run(item, sink)) {
             let example = vec![example.clone()];
             for artifact in PytestArtifact::all(example, &kit.run, &kit.workshop, &kit.templates) {
-                match sink.start_template(&artifact, tests, template::question()) {
+                let question = || {
+                    source = self.source(&kit, &record.collection);
+                    match record.is_steady && record.is_from(source.as_deref()) {
+                        true => template::question(),
+                        false => Vec::new(),
+                    }
+                };
+                match sink.start_template(&artifact, tests, question) {
                     Ok(started) => answer = started,
                     Err(error) => {
                         tracing::debug!("starting templates ahead of their jobs: {error:#}");
@@ -281,7 +350,35 @@ impl PytestProject {
         Ahead {
             record,
             kit,
+            source,
             answer,
+        }
+    }
+
+    /// Keeps what was collected for the next run. `is_whole`: there were no errors.
+    fn remember(
+        &self,
+        collection: Collection,
+        kit: &Kit,
+        is_whole: bool,
+        ahead: Option<Ahead>,
+        is_disproved: bool,
+    ) {
+        let mut source = self.source(kit, &collection);
+        // Somebody may have changed the project while it was collected. Templates notice, but for
+        // tests that they were told not to make.
+        let is_known = ahead.as_ref().is_some_and(|ahead| ahead.source == source);
+        if !is_known && !collection.functions_left_out.is_empty() {
+            source = None;
+        }
+        // What depends on more than is known here is better collected while templates start.
+        let is_steady = ahead.is_none_or(|ahead| {
+            !ahead.record.is_from(source.as_deref()) || (ahead.record.is_steady && !is_disproved)
+        });
+        let is_steady = is_whole && is_steady;
+        let (arguments, interpreter) = (&self.arguments, &self.interpreter);
+        if let Some(record) = Record::new(collection, source, is_steady, arguments, interpreter) {
+            record.write(&self.cache.directory);
         }
     }
 

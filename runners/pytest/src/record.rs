@@ -6,13 +6,14 @@
 use crate::{
     artifact::file_of,
     cli::PytestArguments,
-    collection::{Collection, Item},
+    collection::{self, Collection, Item},
 };
 use maelstrom_runner::files;
 use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 /// In the cache of the project: a file for all that was asked for of late.
@@ -29,35 +30,32 @@ pub(crate) struct Record {
     /// What the tests were collected from, if that is known.
     source: Option<String>,
     /// Whether what a template says of its collection decides anything.
-    is_steady: bool,
+    pub(crate) is_steady: bool,
     pub(crate) collection: Collection,
 }
 
 impl Record {
-    /// `None`: the next run needs other templates in any case.
+    /// `None`: the next run needs other templates in any case. `is_steady`: the same would have
+    /// been collected in a container, as far as is known.
     pub(crate) fn new(
         collection: Collection,
+        source: Option<String>,
+        is_steady: bool,
         arguments: &PytestArguments,
         interpreter: &Path,
     ) -> Option<Record> {
         let asked = asked(arguments, interpreter);
         collection.seed.is_none().then_some(Record {
             asked,
-            source: None,
-            is_steady: true,
+            source,
+            is_steady,
             collection,
         })
     }
 
-    /// The tests were collected from this. `is_steady`: without errors, and not from the same as
-    /// before with another result.
-    pub(crate) fn collected_from(&mut self, source: Option<String>, is_steady: bool) {
-        (self.source, self.is_steady) = (source, is_steady);
-    }
-
-    /// Whether the same would be collected from this: if a template has.
-    pub(crate) fn holds_for(&self, source: Option<&str>) -> bool {
-        self.is_steady && self.is_from(source)
+    /// Whether anything could be said for it that makes collecting needless.
+    pub(crate) fn may_hold(&self) -> bool {
+        self.is_steady && self.source.is_some()
     }
 
     /// Whether the tests were collected from this.
@@ -82,6 +80,14 @@ impl Record {
         let text = fs::read(place(cache, &asked)).ok()?;
         let record: Record = serde_json::from_slice(&text).ok()?;
         (record.asked == asked).then_some(record)
+    }
+
+    /// It was of use again.
+    pub(crate) fn touch(&self, cache: &Path) {
+        let file = fs::File::options()
+            .append(true)
+            .open(place(cache, &self.asked));
+        let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
     }
 
     /// Keeps it for the next run, which can do without.
@@ -118,14 +124,16 @@ fn sweep(directory: &Path) -> io::Result<()> {
 }
 
 fn asked(arguments: &PytestArguments, interpreter: &Path) -> String {
-    format!("{arguments:?} {}", interpreter.display())
+    // Another version may find out something else.
+    let script = blake3::hash(collection::SCRIPT.as_bytes());
+    format!("{arguments:?} {} {script}", interpreter.display())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::collection::PythonEnvironment;
-    use std::time::{Duration, SystemTime};
+    use std::time::Duration;
 
     #[test]
     fn only_what_was_asked_for_of_late_is_kept() {
@@ -137,11 +145,13 @@ mod tests {
         let interpreter = Path::new("python");
         for number in 0..KEPT + 2 {
             let collection = serde_json::from_value(serde_json::json!({
-                "code": 0, "items": [], "fingerprint": number.to_string(), "unfit": {},
+                "code": 0, "items": [], "fingerprints": { "a.py": number.to_string() }, "unfit": {},
                 "functions_left_out": [], "environment": PythonEnvironment::default(),
-                "root": "/", "distributes": false, "covers": false, "seed": null,
+                "root": "/", "distributes": false, "covers": false,
+                "chooses_by_results": false, "seed": null,
             }));
-            let record = Record::new(collection.unwrap(), &arguments(number), interpreter);
+            let collection = collection.unwrap();
+            let record = Record::new(collection, None, true, &arguments(number), interpreter);
             record.unwrap().write(temp.path());
             let age = Duration::from_secs(100 - number as u64);
             let written = place(temp.path(), &asked(&arguments(number), interpreter));
@@ -151,10 +161,8 @@ mod tests {
         let read = |number| Record::read(temp.path(), &arguments(number), interpreter);
         assert!(read(0).is_none() && read(1).is_none());
         for number in 2..KEPT + 2 {
-            assert_eq!(
-                read(number).unwrap().collection.fingerprint,
-                number.to_string()
-            );
+            let found = read(number).unwrap().collection.fingerprints;
+            assert_eq!(found["a.py"], number.to_string());
         }
         assert!(Record::read(temp.path(), &arguments(2), Path::new("other")).is_none());
     }

@@ -120,10 +120,8 @@ impl Workshop {
         self.container.get_or_init(|| self.make()).clone()
     }
 
-    /// Names what tests are collected from, if [`container`](Self::container) has been made: its
-    /// files, and the variables of the user, also those that tests do not see. Modules that pytest
-    /// has rewritten say nothing new.
-    pub(crate) fn source(&self) -> Option<String> {
+    /// The container `pytest` if it has been made, without the modules that pytest has rewritten.
+    pub(crate) fn made(&self) -> Option<ContainerSpec> {
         let Ok(container) = self.container.get()? else {
             return None;
         };
@@ -135,8 +133,7 @@ impl Workshop {
             .collect();
         let mut container = container.clone();
         container.layers.retain(|layer| !rewritten.contains(layer));
-        let text = format!("{container:?}{:?}", environment::of_collection());
-        Some(blake3::hash(text.as_bytes()).to_string())
+        Some(container)
     }
 
     /// The layer with what `test-requirements.txt` names, for a container whose parent is an image

@@ -8,7 +8,10 @@ use crate::{
 };
 use maelstrom_runner::runner::TemplateCommand;
 use serde_json::json;
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 /// Runs in the container's interpreter.
 const SCRIPT: &str = concat!(
@@ -38,6 +41,8 @@ pub(crate) struct Templates {
     arguments_in_image: Option<Vec<String>>,
     /// Files and directories whose tests get fresh interpreters.
     unfit: BTreeSet<String>,
+    /// Files and directories that are not collected in containers like the machine.
+    left_out: BTreeSet<String>,
 }
 
 impl Templates {
@@ -97,14 +102,14 @@ impl Templates {
                 arguments
             });
         let unused: Vec<&str> = files.difference(&run).copied().collect();
-        let mut ignored: Vec<&str> = unfit.iter().map(String::as_str).collect();
+        let mut ignored = unfit.clone();
         if unused.iter().map(|name| name.len()).sum::<usize>() <= MAX_IGNORED_BYTES {
-            ignored.extend(unused);
+            ignored.extend(unused.into_iter().map(str::to_owned));
         }
         let mut arguments = start;
         arguments.extend(run_options(given, collection));
         arguments.extend(given.collect.iter().cloned());
-        for name in ignored {
+        for name in &ignored {
             let path = collection.root.join(name);
             arguments.push(format!("--ignore={}", path.display()));
         }
@@ -113,7 +118,21 @@ impl Templates {
             arguments: Some(arguments),
             arguments_in_image,
             unfit,
+            left_out: ignored,
         }
+    }
+
+    /// Whether the tests that a template in a container like the machine has collected are these,
+    /// but for files that it leaves out. `answer`: what it has said to [`question`]. `None`: it has
+    /// not said what it has collected.
+    pub(crate) fn have_collected(&self, collection: &Collection, answer: &[u8]) -> Option<bool> {
+        let found: BTreeMap<&str, &str> = serde_json::from_slice(answer).ok()?;
+        let expected = collection
+            .fingerprints
+            .iter()
+            .filter(|(file, _)| !is_in(file, &self.left_out));
+        let expected = expected.map(|(file, tests)| (file.as_str(), tests.as_str()));
+        Some(found.into_iter().eq(expected))
     }
 
     /// How the template is started that forks for the tests of a file. `imitates_host`: in a
@@ -161,7 +180,7 @@ pub(crate) fn payload(node_id: &str) -> Vec<u8> {
     json!({ "node_id": node_id }).to_string().into_bytes()
 }
 
-/// What a fork is told to write the [fingerprint](Collection::fingerprint) of what its template
+/// What a fork is told to write the [fingerprints](Collection::fingerprints) of what its template
 /// has collected to its standard output, or nothing if there were errors.
 pub(crate) fn question() -> Vec<u8> {
     json!({}).to_string().into_bytes()

@@ -143,7 +143,8 @@ impl<A: TestArtifact> Sink<A> {
 
     /// Has the template of an artifact's first test started in as many slots as there are, or
     /// tests, ahead of jobs that will need it. Whatever goes wrong with that shows when they run.
-    /// One of them is told `question`, and what becomes of that comes out of the receiver.
+    /// One of them is told `question`, if that is anything, and what becomes of that comes out of
+    /// the receiver. It is asked for when the container has been made.
     ///
     /// # Errors
     /// When there is no client to start them with.
@@ -151,7 +152,7 @@ impl<A: TestArtifact> Sink<A> {
         &self,
         artifact: &A,
         tests: usize,
-        question: Vec<u8>,
+        question: impl FnOnce() -> Vec<u8>,
     ) -> anyhow::Result<Option<Receiver<Result<JobOutcome, JobError>>>> {
         // With results of earlier runs there may be nothing to run.
         if self.only_list || self.results.is_some() {
@@ -168,9 +169,14 @@ impl<A: TestArtifact> Sink<A> {
             return Ok(None);
         };
         let client = self.client.get()?;
+        let slots = client.own_slots().min(tests);
+        if slots == 0 {
+            return Ok(None);
+        }
+        let question = question();
+        let is_asked = !question.is_empty();
         let (tell, answer) = mpsc::channel();
         let questions = std::iter::once((question, Some(tell)));
-        let slots = client.own_slots().min(tests);
         for (payload, tell) in questions
             .chain(std::iter::repeat((Vec::new(), None)))
             .take(slots)
@@ -187,7 +193,7 @@ impl<A: TestArtifact> Sink<A> {
                 }
             });
         }
-        Ok((slots > 0).then_some(answer))
+        Ok(is_asked.then_some(answer))
     }
 
     /// Makes everything that a container without named parents needs. `imitates_host`: it stands

@@ -7,6 +7,9 @@ import collections
 # Making tests out of fewer parameters takes no time worth saving.
 MANY = 100
 
+# Options that choose or order tests by how they ended before.
+BY_RESULTS = "lf", "failedfirst", "newfirst", "stepwise"
+
 
 class Collector:
     """Takes note of every collected test, and of what importing each module left behind that a
@@ -136,7 +139,7 @@ def main():
     result = {
         "code": code,
         "items": collector.items,
-        "fingerprint": fingerprint(collector.items),
+        "fingerprints": fingerprints(collector.items),
         "unfit": collector.unfit,
         "functions_left_out": collector.functions_left_out,
         "environment": environment(),
@@ -144,6 +147,7 @@ def main():
         "root": str(getattr(config, "rootpath", None) or getattr(config, "rootdir", os.getcwd())),
         "distributes": bool(getattr(option, "numprocesses", None) or getattr(option, "tx", None)),
         "covers": bool(getattr(option, "cov_source", None)),
+        "chooses_by_results": any(getattr(option, name, False) for name in BY_RESULTS),
         "seed": str(seed) if isinstance(seed, int) else None,
     }
     with open(output, "w") as file:

@@ -27,10 +27,14 @@ def is_skipped(item, own):
         return False
 
 
-def fingerprint(tests):
-    """Differs where the tests, what is told of them, or their order differ."""
+def fingerprints(tests):
+    """For each file what differs where its tests, what is told of them, or their order differ."""
     import hashlib
 
-    return hashlib.sha256(json.dumps(tests).encode()).hexdigest()
+    files = {}
+    for test in tests:
+        file = test["node_id"].split("::")[0]
+        files.setdefault(file, hashlib.sha256()).update(json.dumps(test).encode())
+    return {file: tests.hexdigest() for file, tests in files.items()}
 
 

@@ -251,7 +251,7 @@ class Template:
 
     def tell_what_is_collected(self, session):
         if session.testsfailed == 0:
-            os.write(1, fingerprint([describe(item) for item in session.items]).encode())
+            write(1, json.dumps(fingerprints(map(describe, session.items))).encode())
         self.end(None, 0)
 
     def unconfigure(self, config):

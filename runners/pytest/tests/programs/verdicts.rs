@@ -394,3 +394,51 @@ fn unchanged_tests_are_not_collected_twice() {
     }
     std::fs::remove_dir_all(&outside).unwrap();
 }
+
+#[test]
+fn what_templates_leave_out_is_not_collected_twice_either() {
+    let project = Project::new(&[
+        ("conftest.py", COUNTING),
+        ("a/test_a.py", "def test_a(): pass\n"),
+        (
+            "test_threads.py",
+            "import threading, time\nthreading.Thread(target=time.sleep, args=[60], daemon=True).start()\n\
+             def test_b(): pass\n",
+        ),
+        (
+            "test_skipped.py",
+            "import pytest\n@pytest.mark.skip\ndef test_c(): pass\n",
+        ),
+        (".gitignore", "test_ignored.py\n"),
+        (".git/HEAD", "ref: refs/heads/main\n"),
+    ]);
+    let outside = project.path("").with_extension("outside");
+    std::fs::create_dir(&outside).unwrap();
+    let run = |arguments: &[&str], collections: usize| {
+        let run = project.run(arguments);
+        assert_eq!(run.verdict("a/test_a.py::test_a"), "OK");
+        let counted = std::fs::read(outside.join("collections")).unwrap();
+        assert_eq!(counted.len(), collections, "{arguments:?}");
+        run
+    };
+    let all = |run: &Run| {
+        assert_eq!(run.verdict("test_threads.py::test_b"), "OK");
+        assert_eq!(run.verdict("test_skipped.py::test_c"), "IGNORED");
+        assert_eq!(run.code, Some(0), "{}", run.stdout);
+    };
+    all(&run(&[], 1));
+    all(&run(&[], 1));
+    let some = run(&["-i", "file.equals(a/test_a.py)"], 1);
+    assert!(!some.stdout.contains("test_b"), "{}", some.stdout);
+    all(&run(&[], 1));
+    // Which tests have failed is for pytest to look up.
+    run(&["--extra-pytest-args=--lf"], 2);
+    run(&["--extra-pytest-args=--lf"], 3);
+    // Version control ignores it, so it is not in containers; pytest finds it.
+    project.write("test_ignored.py", "def test_d(): pass\n");
+    for collections in 4..6 {
+        let run = run(&[], collections);
+        assert_eq!(run.verdict("test_ignored.py::test_d"), "FAIL");
+    }
+    std::fs::remove_dir_all(&outside).unwrap();
+}
