@@ -6,6 +6,7 @@ use common::{BASE, Place, runs, shell, wait_until};
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
 };
 
 #[test]
@@ -169,7 +170,16 @@ fn signals_end_everything() {
         rustix::process::Signal::TERM,
         rustix::process::Signal::KILL,
     ] {
-        let mut child = place.command(&[]).spawn().unwrap();
+        let mut command = place.command(&[]);
+        // Whoever runs tests in the background may have it ignore Ctrl-C.
+        // SAFETY: `signal` may be called between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGINT, libc::SIG_DFL);
+                Ok(())
+            });
+        }
+        let mut child = command.spawn().unwrap();
         let input = format!("{BASE}{}", shell("sleep 1000.1032", ""));
         child
             .stdin
@@ -179,7 +189,6 @@ fn signals_end_everything() {
             .unwrap();
         wait_until("the job runs", || runs("1000.1032"));
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
-        use std::os::unix::process::ExitStatusExt as _;
         assert_eq!(child.wait().unwrap().signal(), Some(signal.as_raw()));
         wait_until("the job is gone", || !runs("1000.1032"));
     }
