@@ -139,7 +139,7 @@ fn loses_no_job(faults: &[Fault], time: Duration) {
 
 fn a_run_outlives_all_its_peers() {
     let mesh = meshed(3);
-    let client = client(&mesh, COUNT, 200);
+    let client = client(&mesh, COUNT, 300);
     runs_jobs(&mesh, 2);
     runs_jobs(&mesh, 3);
     mesh.lab().kill(2).unwrap();

@@ -10,7 +10,7 @@ mod trust;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use maelstrom_lab::{
-    Lab, LabConfig, LabError, Process,
+    Finished, Lab, LabConfig, LabError, Process,
     mesh::{BOUND, Mesh, jobs},
 };
 use std::time::{Duration, Instant};
@@ -84,6 +84,26 @@ pub(crate) fn expect_all(client: &Process, count: usize) {
         "{exit:?}: {wrong:?}\n{}",
         client.stderr()
     );
+}
+
+/// Runs tests until some have been reported from each of these hosts. The first time layers have to
+/// travel, which on a busy machine may take as long as all the tests do.
+#[track_caller]
+pub(crate) fn spread(hosts: &[&str], run: impl Fn() -> Finished) -> Finished {
+    let deadline = Instant::now() + 4 * BOUND;
+    let mut missing = hosts.to_vec();
+    loop {
+        let finished = run();
+        missing.retain(|host| !finished.stdout.contains(host));
+        if missing.is_empty() {
+            return finished;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "none ran on {missing:?}: {finished:#?}"
+        );
+        println!("none ran on {missing:?}: once more");
+    }
 }
 
 /// Waits for a condition.

@@ -1,6 +1,6 @@
 //! A suite of pytest on several hosts: with templates, and in a container image from a registry.
 
-use crate::{BOUND, meshed};
+use crate::{BOUND, meshed, spread};
 use maelstrom_lab::{Command, Finished, mesh::Mesh, program};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -166,8 +166,6 @@ fn a_python_suite_has_its_verdicts() {
             let text = text.replace("REGISTRY", "10.77.0.1:5000");
             fs::write(project.join("maelstrom-pytest.toml"), text).unwrap();
         }
-        let together = maelstrom_pytest(&mesh, &environment, &project).arg("--mesh");
-        let together = together.run(8 * BOUND).unwrap();
         let expected: BTreeMap<String, String> = (0..24)
             .map(|number: i32| {
                 let fails = matches!(number % 10, 3 | 7);
@@ -175,16 +173,15 @@ fn a_python_suite_has_its_verdicts() {
                 (format!("test[{number}"), verdict.to_owned())
             })
             .collect();
-        assert_eq!(verdicts(&together), expected, "{together:#?}");
-        for host in ["host2", "host3"] {
-            assert!(
-                together.stdout.contains(host),
-                "none ran on {host}: {together:#?}"
-            );
-        }
-        for fallback in ["fresh interpreter", "without its template"] {
-            assert!(!together.stdout.contains(fallback), "{together:#?}");
-        }
+        spread(&["host2", "host3"], || {
+            let together = maelstrom_pytest(&mesh, &environment, &project).arg("--mesh");
+            let together = together.run(8 * BOUND).unwrap();
+            assert_eq!(verdicts(&together), expected, "{together:#?}");
+            for fallback in ["fresh interpreter", "without its template"] {
+                assert!(!together.stdout.contains(fallback), "{together:#?}");
+            }
+            together
+        });
         let alone = maelstrom_pytest(&mesh, &environment, &project);
         let alone = alone.run(8 * BOUND).unwrap();
         assert_eq!(verdicts(&alone), expected, "{alone:#?}");
