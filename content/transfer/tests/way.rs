@@ -65,6 +65,17 @@ impl<'a> Sink<'a> for Counting {
     }
 }
 
+/// A piece arrives. Returns what was asked for, and the answer.
+fn bring(shelf: &Arc<Shelf>, partial: &Partial, piece: usize) -> (Vec<BlobRange>, Vec<u8>) {
+    let ranges = partial.missing(shelf.plan().layout().ranges(piece));
+    let bytes = answer(shelf, &ranges);
+    let mut writer = Writer::new(partial);
+    let decoded = Decoder::new(shelf.plan(), &ranges).run(&bytes, &mut writer);
+    assert!(decoded.unwrap().complete);
+    writer.flush().unwrap();
+    (ranges, bytes)
+}
+
 fn wanted(shelf: &Shelf, piece: usize) -> Vec<BlobRange> {
     let mut ranges = shelf.plan().layout().ranges(piece);
     ranges.retain(|range| !range.bytes.is_empty());
@@ -130,12 +141,7 @@ fn what_came_is_kept_as_far_as_it_is_right() {
     let pieces = shelf.plan().layout().pieces();
     let mut expected = Pieces::new();
     for piece in (0..pieces).rev() {
-        let ranges = partial.missing(shelf.plan().layout().ranges(piece));
-        let bytes = answer(&shelf, &ranges);
-        let mut writer = Writer::new(&partial);
-        let decoded = Decoder::new(shelf.plan(), &ranges).run(&bytes, &mut writer);
-        assert!(decoded.unwrap().complete);
-        writer.flush().unwrap();
+        let (ranges, bytes) = bring(&shelf, &partial, piece);
         expected.insert(piece);
         // A node that still pulls can prove what it passes on.
         let passed_on = answer(&Arc::new(Shelf::partial(Arc::new(open().0))), &ranges);
@@ -157,24 +163,12 @@ fn what_came_is_kept_as_far_as_it_is_right() {
     // Fetched again, it is whole.
     let piece = (0..pieces).find(|piece| !have.contains(*piece)).unwrap();
     let (partial, _) = open();
-    let ranges = partial.missing(shelf.plan().layout().ranges(piece));
-    let bytes = answer(&shelf, &ranges);
-    let mut writer = Writer::new(&partial);
-    Decoder::new(shelf.plan(), &ranges)
-        .run(&bytes, &mut writer)
-        .unwrap();
-    writer.flush().unwrap();
+    bring(&shelf, &partial, piece);
     let pin = partial.finish(&other, || {}).unwrap();
     assert_eq!(pin.id(), layer);
     // What comes from a second provider comes too late, and changes nothing.
     for piece in 0..pieces {
-        let ranges = wanted(&shelf, piece);
-        let bytes = answer(&shelf, &ranges);
-        let mut writer = Writer::new(&partial);
-        Decoder::new(shelf.plan(), &ranges)
-            .run(&bytes, &mut writer)
-            .unwrap();
-        writer.flush().unwrap();
+        bring(&shelf, &partial, piece);
         if piece == pieces / 2 {
             partial.remove();
         }
