@@ -313,8 +313,9 @@ class Template:
                 wanted = json.loads(payload).get("node_id")
                 if wanted is None:
                     self.tell_what_is_collected(session)
-                session.items[:] = chosen = items[wanted]
-                session.testscollected = len(chosen)
+                # The list of all tests stays, or each of them would be written to.
+                self.collected, session.items = session.items, items[wanted]
+                session.testscollected = len(session.items)
                 # As in any other process, no two tests get the same numbers.
                 random.seed()
                 if "numpy.random" in sys.modules:
