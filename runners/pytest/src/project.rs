@@ -137,18 +137,14 @@ impl Project for PytestProject {
         let record = (!self.arguments.fresh_interpreters && !sink.only_lists())
             .then(|| Record::read(&self.cache.directory, &self.arguments, &self.interpreter))
             .flatten();
-        let (ended, ahead, is_disproved) = match self.find_out(record, sink)? {
+        let (ended, ahead) = match self.find_out(record, sink)? {
             Found::Unchanged(record, kit) => {
                 tracing::debug!("nothing has changed: the tests are those of the last run");
                 record.touch(&self.cache.directory);
                 self.hand_over(record.collection, &kit, None, sink)?;
                 return Ok(Collected::Everything);
             }
-            Found::Collected {
-                ended,
-                ahead,
-                is_disproved,
-            } => (ended, ahead, is_disproved),
+            Found::Collected(ended, ahead) => (ended, ahead),
         };
         let (collection, said) = match ended {
             Ended::Collected(collection, said) => (*collection, said),
@@ -169,7 +165,7 @@ impl Project for PytestProject {
         let recorded = (!sink.only_lists()).then(|| collection.clone());
         self.hand_over(collection, &kit, said.as_ref(), sink)?;
         if let Some(collection) = recorded {
-            self.remember(collection, &kit, said.is_none(), ahead, is_disproved);
+            self.remember(collection, &kit, said.is_none(), ahead);
         }
         Ok(match said {
             None => Collected::Everything,
@@ -192,6 +188,8 @@ struct Ahead {
     source: Option<String>,
     /// What one of them has collected, at the end of this job, where that is as good as collecting.
     answer: Option<Receiver<Result<JobOutcome, JobError>>>,
+    /// Whether that is something else than the last run has collected from the same.
+    is_disproved: bool,
 }
 
 /// Which tests there are.
@@ -199,40 +197,24 @@ enum Found {
     /// Those of the last run.
     Unchanged(Record, Kit),
     /// Those that were collected here.
-    Collected {
-        ended: Ended,
-        ahead: Option<Ahead>,
-        /// Whether a template has collected something else than the last run, from the same.
-        is_disproved: bool,
-    },
-}
-
-/// What such a template says.
-enum Asked {
-    /// It has collected what the last run did.
-    Same(Record, Kit),
-    /// It has collected something else.
-    Other(Ahead),
-    /// It was not asked, or cannot say.
-    Unknown(Ahead),
+    Collected(Ended, Option<Ahead>),
 }
 
 impl Ahead {
-    /// Waits for what the template has collected.
-    fn ask(mut self) -> Asked {
+    /// Waits for what the template has collected. Whether it is what the last run did: if not, it
+    /// is something else, or the template was not asked, or cannot say.
+    fn ask(&mut self) -> bool {
         let Some(Ok(Ok(outcome))) = self.answer.take().map(|answer| answer.recv()) else {
-            return Asked::Unknown(self);
+            return false;
         };
         for note in &outcome.effects.notes {
             tracing::warn!("collecting tests: {note}");
         }
         let said = outcome.effects.stdout.bytes();
-        let collection = &self.record.collection;
-        match self.kit.templates.have_collected(collection, said) {
-            Some(true) => Asked::Same(self.record, self.kit),
-            Some(false) => Asked::Other(self),
-            None => Asked::Unknown(self),
-        }
+        let templates = &self.kit.templates;
+        let is_same = templates.have_collected(&self.record.collection, said);
+        self.is_disproved = is_same == Some(false);
+        is_same == Some(true)
     }
 }
 
@@ -272,7 +254,7 @@ impl PytestProject {
         let may_hold = record.as_ref().is_some_and(Record::may_hold);
         thread::scope(|scope| {
             let (tell, is_started) = mpsc::channel();
-            let starting = record.map(|record| {
+            let mut starting = record.map(|record| {
                 scope.spawn(move || {
                     let ahead = self.start_ahead(record, sink);
                     // Nobody may wait for it any more.
@@ -284,40 +266,29 @@ impl PytestProject {
                 let started = starting.join();
                 started.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             };
+            let mut ahead = None;
             // What takes longer has changed.
-            let is_soon = may_hold && is_started.recv_timeout(UNCHANGED_WITHIN).is_ok();
-            if !is_soon {
-                let ended = self.collect_here(sink)?;
-                return Ok(Found::Collected {
-                    ended,
-                    ahead: starting.map(join),
-                    is_disproved: false,
-                });
+            if may_hold
+                && is_started.recv_timeout(UNCHANGED_WITHIN).is_ok()
+                && let Some(started) = starting.take()
+            {
+                let mut started = join(started);
+                if started.ask() {
+                    return Ok(Found::Unchanged(started.record, started.kit));
+                }
+                ahead = Some(started);
             }
-            let (ahead, is_disproved) = match starting.map(join).map(Ahead::ask) {
-                Some(Asked::Same(record, kit)) => return Ok(Found::Unchanged(record, kit)),
-                Some(Asked::Other(ahead)) => (Some(ahead), true),
-                Some(Asked::Unknown(ahead)) => (Some(ahead), false),
-                None => (None, false),
-            };
-            Ok(Found::Collected {
-                ended: self.collect_here(sink)?,
-                ahead,
-                is_disproved,
-            })
+            let ended = collection::collect(
+                &self.interpreter,
+                &self.directory,
+                &self.cache.rewritten,
+                &self.arguments,
+                &self.tools,
+                self.color,
+                |bytes| sink.build_output(bytes),
+            )?;
+            Ok(Found::Collected(ended, ahead.or(starting.map(join))))
         })
-    }
-
-    fn collect_here(&self, sink: &Sink<PytestArtifact>) -> Result<Ended> {
-        collection::collect(
-            &self.interpreter,
-            &self.directory,
-            &self.cache.rewritten,
-            &self.arguments,
-            &self.tools,
-            self.color,
-            |bytes| sink.build_output(bytes),
-        )
     }
 
     /// What tests are collected from, if their container has been made.
@@ -352,18 +323,12 @@ impl PytestProject {
             kit,
             source,
             answer,
+            is_disproved: false,
         }
     }
 
     /// Keeps what was collected for the next run. `is_whole`: there were no errors.
-    fn remember(
-        &self,
-        collection: Collection,
-        kit: &Kit,
-        is_whole: bool,
-        ahead: Option<Ahead>,
-        is_disproved: bool,
-    ) {
+    fn remember(&self, collection: Collection, kit: &Kit, is_whole: bool, ahead: Option<Ahead>) {
         let mut source = self.source(kit, &collection);
         // Somebody may have changed the project while it was collected. Templates notice, but for
         // tests that they were told not to make.
@@ -373,7 +338,8 @@ impl PytestProject {
         }
         // What depends on more than is known here is better collected while templates start.
         let is_steady = ahead.is_none_or(|ahead| {
-            !ahead.record.is_from(source.as_deref()) || (ahead.record.is_steady && !is_disproved)
+            !ahead.record.is_from(source.as_deref())
+                || (ahead.record.is_steady && !ahead.is_disproved)
         });
         let is_steady = is_whole && is_steady;
         let (arguments, interpreter) = (&self.arguments, &self.interpreter);

@@ -48,7 +48,7 @@ pub(crate) fn name(
     // It may be a program that finds the interpreter elsewhere, by whatever it looks at.
     let found = fs::canonicalize(interpreter).ok()?;
     let is_itself = fs::canonicalize(&collection.environment.executable).ok()? == found;
-    if !is_itself || collection.chooses_by_results || collection.seed.is_some() {
+    if !is_itself || collection.chooses_by_results {
         return None;
     }
     let variables: BTreeMap<OsString, OsString> = std::env::vars_os()
